@@ -1,0 +1,177 @@
+"""A rollout actor: many episodes at once on one engine, leases in, groups out, weights in flight.
+
+Invariants: at most `engine.episodes` episodes are open; every group is sent until the intake has acknowledged it;
+a stage runs beside decoding and a commit follows only when the intake says so. A cancelled episode delivers nothing.
+If the engine dies, `run` raises PartFailed; the intake grants the open leases again elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from actors.engine import Engine
+from actors.environment import Environment
+from actors.episode import Codec, Parts, run_episode
+from actors.meter import Meter
+from common import messages as m
+from common.clock import Clock
+from common.config import Config
+from common.errors import PartFailed, WeightTransferFailed
+from common.jobs import Executor
+from common.ledger import Ledger
+from common.types import Lease
+
+log = logging.getLogger(__name__)
+
+REPORT_INTERVAL = 1.0  # seconds
+
+
+class Intake(Protocol):
+    """The actor's line to the intake."""
+
+    async def request(self, message: object) -> object: ...
+
+
+class RolloutActor:
+    """`dial` makes the line to the intake, given what to call with its notices."""
+
+    def __init__(
+        self,
+        index: int,
+        config: Config,
+        engine: Engine,
+        executor: Executor,
+        environment: Environment,
+        codec: Codec,
+        dial: Callable[[Callable[[object], None]], Intake],
+        ledger: Ledger,
+        clock: Clock,
+    ) -> None:
+        self._name, self._config, self._engine = f"actor-{index}", config, engine
+        self._intake = dial(self.notice)
+        self._ledger, self._clock = ledger, clock
+        self._meter = Meter(engine, executor, ledger)
+        self._parts = Parts(self._meter, self._meter, environment, codec, self._known, config)
+        self._episodes: dict[int, asyncio.Task[None]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Event()
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Until the intake says stop. Raises whatever ended the actor otherwise."""
+        for loop in (self._take_leases(), self._report(), self._renew(), self._watch_engine()):
+            self._spawn(loop)
+        try:
+            await self._over
+        finally:
+            tasks = [*self._episodes.values(), *self._background]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def notice(self, message: object) -> None:
+        match message:
+            case m.Stage():
+                self._spawn(self._stage(message))
+            case m.Commit():
+                self._spawn(self._commit(message))
+            case m.Cancel(leases):
+                for lease in leases:
+                    if lease in self._episodes:
+                        self._episodes[lease].cancel()
+            case m.Stop(reason):
+                self._end(PartFailed(self._name, reason) if reason.startswith("error") else None)
+
+    # -- episodes ------------------------------------------------------------------------------------------------
+
+    async def _take_leases(self) -> None:
+        while True:
+            room = self._config.engine.episodes - len(self._episodes)
+            if room <= 0:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            reply = await self._intake.request(m.WantLeases(room))
+            assert isinstance(reply, m.Leases)
+            if not reply.leases:
+                return
+            for lease in reply.leases:
+                task = asyncio.create_task(self._episode(lease))
+                self._episodes[lease.id] = task
+                task.add_done_callback(functools.partial(self._episode_over, lease.id))
+
+    async def _episode(self, lease: Lease) -> None:
+        with self._meter.during("episode"):
+            group = await run_episode(lease, self._parts)
+            await self._intake.request(m.Deliver(group))
+
+    def _episode_over(self, lease: int, task: asyncio.Task[None]) -> None:
+        del self._episodes[lease]
+        self._room.set()
+        self._finished(task)
+
+    async def _known(self, key: str) -> bool:
+        reply = await self._intake.request(m.Known((key,)))
+        assert isinstance(reply, m.KnownKeys)
+        return reply.known[0]
+
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    async def _stage(self, stage: m.Stage) -> None:
+        error = ""
+        try:
+            await self._engine.stage(stage)
+        except WeightTransferFailed as failure:
+            log.warning("%s: %s", self._name, failure)
+            error = str(failure)
+        await self._intake.request(m.Staged(stage.epoch, stage.version, error))
+
+    async def _commit(self, commit: m.Commit) -> None:
+        with self._meter.during("pause"):
+            times = await self._engine.commit(commit.version)
+        probe = await self._engine.score(commit.probe)
+        await self._intake.request(m.Committed(commit.version, probe, times.pause, times.load))
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def _watch_engine(self) -> None:
+        raise await self._engine.failed()
+
+    async def _renew(self) -> None:
+        while True:
+            await self._clock.sleep(self._config.staleness.lease_timeout / 4)
+            await self._intake.request(m.Renew(tuple(self._episodes)))
+
+    async def _report(self) -> None:
+        while True:
+            await self._clock.sleep(REPORT_INTERVAL)
+            totals, spans = self._ledger.drain()
+            counters = {
+                "tokens": self._meter.tokens,
+                "sequences": self._meter.sequences,
+                "episodes": len(self._episodes),
+                "running": self._engine.running,
+            }
+            await self._intake.request(m.Report(self._name, counters, totals, spans, self._ledger.state))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run in the background; its failure ends the actor."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._end(task.exception())
+
+    def _end(self, error: BaseException | None) -> None:
+        if not self._over.done():
+            if error is None:
+                self._over.set_result(None)
+            else:
+                self._over.set_exception(error)

@@ -1,0 +1,133 @@
+"""What an actor asks of its inference engine, whichever way vLLM is run.
+
+Token ids in, token ids and the behaviour policy's log-probs out. The policy is the model at the asked
+temperature and nothing else: no top-p, no top-k, no default of a generation config. A push is staged beside
+running requests and committed between two decoding steps; every token knows the version that sampled it.
+
+Not guaranteed: equal tokens for equal seeds when requests share a batch (that needs max_num_seqs=1 and no
+prefix caching), and finite log-probs: they are handed on as they are.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from common.config import EngineConfig, ModelConfig
+from common.errors import PartFailed
+from common.messages import Stage
+from common.seeds import derive
+from common.types import Float32Array, Int32Array, Span
+
+
+@dataclass(frozen=True, eq=False)
+class Completion:
+    """One sampled answer. `spans` cover [0, T) without gaps; `finish` is stop, length or abort."""
+
+    tokens: Int32Array  # [T], the stop token included
+    logprobs: Float32Array  # [T], at the sampling temperature
+    spans: tuple[Span, ...]
+    finish: str
+
+
+@dataclass(frozen=True)
+class CommitTimes:
+    pause: float  # seconds in which no token was produced
+    load: float  # of these, seconds spent copying weights into the model
+
+
+class Engine(Protocol):
+    @property
+    def running(self) -> int:
+        """Samples and sequences in flight."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Of the weights that sample the next token."""
+        ...
+
+    async def start(self) -> None:
+        """Load the model and serve a first request. Raises PartFailed."""
+        ...
+
+    async def generate(
+        self, prompt: Int32Array, *, n: int, temperature: float, seed: int, max_tokens: int
+    ) -> list[Completion]:
+        """`n` independent answers to `prompt`, in sample order; sample i is seeded with derive(seed, i).
+
+        Cancelling the caller aborts them. Raises ValueError if the prompt leaves no room for an answer,
+        PartFailed if the engine is gone.
+        """
+        ...
+
+    async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
+        """Log-probs of tokens 1… of each sequence, [L] → [L − 1], at temperature 1 under the weights in force.
+
+        Raises ValueError for an empty sequence or one as long as max_model_len.
+        """
+        ...
+
+    async def stage(self, stage: Stage) -> None:
+        """Receive `stage.version` into the staging buffer while decoding goes on.
+
+        Raises WeightTransferFailed, leaving the engine as it was, if names, shapes or dtypes are not the
+        model's, a member is lost, or the checksum disagrees.
+        """
+        ...
+
+    async def commit(self, version: int) -> CommitTimes:
+        """Load the staged `version` between two decoding steps; no network.
+
+        Raises WeightTransferFailed if it is not staged. Any other failure is the end of the engine. Running
+        requests go on: with kv_policy "recompute" their keys and values are computed again under the new
+        weights, as is the prefix cache; with "keep" they keep theirs, and only requests submitted after the
+        commit are sure to meet no keys and values of other weights.
+        """
+        ...
+
+    async def failed(self) -> PartFailed:
+        """Return why the engine died by itself; never returns while it is well or after `close`."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def create(engine: EngineConfig, model: ModelConfig, *, version: int = 0) -> Engine:
+    """The engine of `engine.kind`, not started. `version` names the weights in the model folder.
+
+    Imports torch and vLLM: `environment` has to be in force before.
+    """
+    if engine.kind == "inprocess":
+        from actors.engine_inprocess import InProcessEngine
+
+        return InProcessEngine(engine, model, version=version)
+    from actors.engine_async import AsyncEngine
+
+    return AsyncEngine(engine, model, version=version)
+
+
+def environment(threads: int = 1) -> dict[str, str]:
+    """Variables that a process with an engine must have before it imports torch.
+
+    Without the thread count, every small matrix product on CPU spins up all cores: 30 times slower.
+    """
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # affinity is set from outside, before vLLM starts
+        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+        "VLLM_NO_USAGE_STATS": "1",
+    }
+
+
+def sample_seed(seed: int, sample: int) -> int:
+    return derive(seed, sample)
+
+
+def check_prompt(prompt: Int32Array, limit: int) -> None:
+    """ValueError unless `prompt` is a non-empty sequence with room for at least one token below `limit`."""
+    if not 0 < len(prompt) < limit:
+        raise ValueError(f"a sequence of {len(prompt)} tokens does not fit max_model_len {limit}")

@@ -1,0 +1,102 @@
+"""vLLM as its own AsyncLLM: the engine core in a process of its own. The way to run it on GPUs.
+
+A commit pauses generation, keeping the requests, loads, and resumes. vLLM's pause is acknowledged only when no
+step is under way, so version and weights change together for every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+from vllm import RequestOutput, SamplingParams
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from actors import vllm_compat as compat
+from actors.engine import CommitTimes, Completion, check_prompt, sample_seed
+from actors.receiver import Receiver
+from common.config import EngineConfig, ModelConfig
+from common.errors import PartFailed
+from common.messages import Stage
+from common.types import Float32Array, Int32Array
+
+
+class AsyncEngine:
+    def __init__(self, engine: EngineConfig, model: ModelConfig, *, version: int = 0) -> None:
+        self._config, self._model, self._version = engine, model, version
+        self._ids = count()
+        self._running = 0
+
+    @property
+    def running(self) -> int:
+        return self._running
+
+    @property
+    def version(self) -> int:
+        return self._version
+
+    async def start(self) -> None:
+        self._receiver = Receiver(await asyncio.to_thread(compat.schema, self._model))
+        self._llm = await asyncio.to_thread(compat.async_engine, self._config, self._model)
+        self._stop = compat.stop_tokens(self._llm.vllm_config)
+        await self._llm.update_weight_version(str(self._version))
+        # The first request costs seconds of lazy initialisation that no episode should see.
+        await self.generate(np.zeros(1, np.int32), n=1, temperature=1.0, seed=0, max_tokens=2)
+
+    async def generate(
+        self, prompt: Int32Array, *, n: int, temperature: float, seed: int, max_tokens: int
+    ) -> list[Completion]:
+        requests = [
+            self._ask(
+                prompt,
+                compat.sampling(
+                    temperature=temperature, seed=sample_seed(seed, i), max_tokens=max_tokens, stop=self._stop
+                ),
+            )
+            for i in range(n)
+        ]
+        return [compat.completion(output) for output in await asyncio.gather(*requests)]
+
+    async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
+        outputs = await asyncio.gather(*(self._ask(sequence, compat.scoring()) for sequence in sequences))
+        return tuple(compat.scores(output) for output in outputs)
+
+    async def stage(self, stage: Stage) -> None:
+        await asyncio.to_thread(self._receiver.receive, stage)
+
+    async def commit(self, version: int) -> CommitTimes:
+        recompute = self._config.kv_policy == "recompute"
+        with self._receiver.loading(version) as staged:
+            begin = time.perf_counter()
+            await self._llm.pause_generation(mode="keep", clear_cache=recompute)
+            loads = await self._llm.collective_rpc("load_staged", args=compat.wire_form(staged))
+            await self._llm.update_weight_version(str(version))
+            self._version = version
+            await self._llm.resume_generation()
+        return CommitTimes(pause=time.perf_counter() - begin, load=max(loads))
+
+    async def failed(self) -> PartFailed:
+        return await compat.death(self._llm)
+
+    async def close(self) -> None:
+        self._receiver.close()
+        await asyncio.to_thread(self._llm.shutdown)
+
+    async def _ask(self, prompt: Int32Array, parameters: SamplingParams) -> RequestOutput:
+        check_prompt(prompt, self._config.max_model_len)
+        salted = self._config.prefix_caching and self._config.kv_policy == "keep"
+        salt = str(self._version) if salted else ""
+        request = self._llm.generate(compat.prompt_of(prompt, salt), parameters, str(next(self._ids)))
+        self._running += 1
+        try:
+            async for output in request:
+                if output.finished:
+                    return output
+            raise PartFailed("engine", "vLLM ended a request without an answer")
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise PartFailed("engine", f"{type(error).__name__}: {error}") from error
+        finally:
+            self._running -= 1

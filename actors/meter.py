@@ -1,0 +1,66 @@
+"""Where an actor's time goes: an engine and an executor that tell the ledger what is running.
+
+An actor is in one state at a time, the first of these that holds: weight-pause, generate (a request is running),
+wait-executor, wait-lease (nothing is open), idle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from actors.engine import Completion, Engine
+from common.jobs import Executor, Validate, Validation, Verdicts, Verify
+from common.ledger import Ledger
+from common.types import Int32Array
+
+
+class Meter:
+    """Wraps one engine and one executor of an actor; `episodes` and `pausing` are set by the actor."""
+
+    def __init__(self, engine: Engine, executor: Executor, ledger: Ledger) -> None:
+        self._engine, self._executor, self._ledger = engine, executor, ledger
+        self._running: Counter[str] = Counter()
+        self.tokens = 0
+        self.sequences = 0
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """`what`: pause, generate, executor or episode."""
+        self._running[what] += 1
+        self._ledger.enter(self.state)
+        try:
+            yield
+        finally:
+            self._running[what] -= 1
+            self._ledger.enter(self.state)
+
+    @property
+    def state(self) -> str:
+        if self._running["pause"]:
+            return "weight-pause"
+        if self._running["generate"]:
+            return "generate"
+        if self._running["executor"]:
+            return "wait-executor"
+        return "idle" if self._running["episode"] else "wait-lease"
+
+    async def generate(
+        self, prompt: Int32Array, *, n: int, temperature: float, seed: int, max_tokens: int
+    ) -> list[Completion]:
+        with self.during("generate"):
+            completions = await self._engine.generate(
+                prompt, n=n, temperature=temperature, seed=seed, max_tokens=max_tokens
+            )
+        self.tokens += sum(len(completion.tokens) for completion in completions)
+        self.sequences += len(completions)
+        return completions
+
+    async def validate(self, job: Validate) -> Validation:
+        with self.during("executor"):
+            return await self._executor.validate(job)
+
+    async def verify(self, job: Verify) -> Verdicts:
+        with self.during("executor"):
+            return await self._executor.verify(job)

@@ -1,0 +1,84 @@
+"""The environment of Absolute Zero (arXiv 2505.03335): triplets of a Python program, its input and its
+output.
+
+Deduction asks for the output, abduction for an input, induction for the program. This module is the logic
+only: what a proposal must hold, what is sent to the executor, what a task is. The text is a wording's
+(`wording.py`).
+
+Invariants: a task has been executed (or is the identity, whose outputs are its inputs); the inputs of an
+induction task are distinct, by text before they cost an execution and by value after it; no answer without
+text is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from actors.environment import Answer, Draft, Validated, task_key
+from actors.wording import Compact, Wording
+from common.config import EnvironmentConfig
+from common.jobs import Executor, Validate, Verdict, Verify
+from common.types import Status, Task, TaskType
+
+_IDENTITY = "def f(a):\n return a"
+
+
+class PythonTriplets:
+    def __init__(self, config: EnvironmentConfig, wording: Wording | None = None) -> None:
+        self._config = config
+        self._wording = Compact() if wording is None else wording
+
+    def identity(self, task_type: TaskType) -> Task:
+        """`f(a) = a` on 1, or on 0, 1, 2, … for induction.
+
+        Its key comes from the program's text, not from the checker, so a model that proposes it again is not
+        a copy.
+        """
+        induction = task_type is TaskType.INDUCTION
+        values = tuple(str(i) for i in range(self._config.inputs)) if induction else ("1",)
+        return self._task(Draft(task_type, _IDENTITY, values), values, task_key(task_type, _IDENTITY, values))
+
+    def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str:
+        return self._wording.propose_prompt(task_type, references)
+
+    def parse_proposal(self, task_type: TaskType, references: Sequence[Task], response: str) -> Draft | None:
+        """Induction takes its program from the first reference: the model proposes inputs for it."""
+        proposal = self._wording.read_proposal(task_type, response)
+        if proposal is None:
+            return None
+        induction = task_type is TaskType.INDUCTION
+        if len(proposal.inputs) != (self._config.inputs if induction else 1):
+            return None
+        program = references[0].program if induction else proposal.program
+        return Draft(task_type, program, proposal.inputs, proposal.message)
+
+    async def validate(self, draft: Draft, executor: Executor) -> Validated:
+        if len(set(draft.inputs)) < len(draft.inputs):
+            return Validated(Status.INPUT, detail="inputs are not distinct")
+        result = await executor.validate(Validate(draft.program, draft.inputs))
+        if result.status != Status.OK:
+            return Validated(result.status, detail=result.detail)
+        if len(set(result.input_keys)) < len(draft.inputs):
+            return Validated(Status.INPUT, detail="inputs are not distinct")
+        key = task_key(draft.type, result.program_key, result.input_keys)
+        return Validated(Status.OK, self._task(draft, result.outputs, key))
+
+    def solve_prompt(self, task: Task) -> str:
+        return self._wording.solve_prompt(task)
+
+    def parse_answer(self, task: Task, response: str) -> Answer:
+        return self._wording.read_answer(task.type, response)
+
+    async def verify(self, task: Task, answers: Sequence[Answer], executor: Executor) -> tuple[Verdict, ...]:
+        """Equal answers are judged once."""
+        texts = tuple(dict.fromkeys(answer.text for answer in answers if answer.text))
+        judged: dict[str, Verdict] = {}
+        if texts:
+            reply = await executor.verify(Verify(task, texts))
+            judged = dict(zip(texts, reply.verdicts, strict=True))
+        missing = Verdict(False, Status.FORMAT, "no answer in the response")
+        return tuple(judged.get(answer.text, missing) for answer in answers)
+
+    def _task(self, draft: Draft, outputs: tuple[str, ...], key: str) -> Task:
+        shown = self._config.shown if draft.type is TaskType.INDUCTION else 0
+        return Task(draft.type, draft.program, draft.inputs, outputs, key, draft.message, shown)

@@ -1,0 +1,213 @@
+"""Everything that depends on vLLM's insides or its version.
+
+Checked with 0.32. Weights are replaced by vLLM's layerwise reload in one call to every worker, which no
+decoding step can interrupt. Traps that this module knows:
+
+- On CPU a linear layer keeps a prepacked copy of its weight. The reload renews it for every layer that
+  received tensors of its own, but a tied lm_head receives none and would go on computing with its first weights.
+- A plain `model.load_weights` on prepacked layers fails half way. A failed reload cannot be undone.
+- On CPU a seeded request whose prefill is split over steps kills the engine: its generator cannot be wound back.
+- `generation_config="auto"` takes sampling defaults from the model folder without a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from vllm import RequestOutput, SamplingParams
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.distributed import cleanup_dist_env_and_memory
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.inputs import TokensPrompt
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.llm_engine import LLMEngine
+
+from actors.engine import Completion
+from actors.receiver import Staged, map_buffer
+from common.collective import unflatten
+from common.config import EngineConfig, ModelConfig
+from common.errors import PartFailed
+from common.messages import TensorMeta
+from common.types import Float32Array, Int32Array, Span
+
+CPU_BLOCK = 32  # tokens; the smallest that CPU attention takes, and prompts here are short
+
+
+def engine_args(engine: EngineConfig, model: ModelConfig, *, in_process: bool) -> AsyncEngineArgs:
+    """vLLM's arguments for this project's promises. Sets what vLLM reads from the process environment."""
+    on_cpu = current_platform.is_cpu()
+    if in_process or on_cpu:
+        # On CPU this also lets the core process run the model itself, at half the cost of a worker beside it.
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    cpu_only: dict[str, Any] = {
+        "enforce_eager": True,
+        "block_size": CPU_BLOCK,
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(2048, engine.max_model_len + engine.max_num_seqs),
+    }
+    return AsyncEngineArgs(
+        model=model.path,
+        dtype=model.dtype,
+        skip_tokenizer_init=True,
+        generation_config="vllm",
+        logprobs_mode="processed_logprobs",
+        max_num_seqs=engine.max_num_seqs,
+        max_model_len=engine.max_model_len,
+        kv_cache_memory_bytes=int(engine.kv_cache_gib * 2**30),
+        enable_prefix_caching=engine.prefix_caching,
+        distributed_executor_backend="uni",
+        worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
+        disable_log_stats=True,
+        **(cpu_only if on_cpu else {}),
+    )
+
+
+def check_config(config: VllmConfig) -> None:
+    """The sampling distribution must be the model's own, or log-probs do not belong to the tokens."""
+    model = config.model_config
+    assert model.generation_config == "vllm", model.generation_config
+    assert model.logprobs_mode == "processed_logprobs", model.logprobs_mode
+    assert not model.get_diff_sampling_param(), model.get_diff_sampling_param()
+
+
+def stop_tokens(config: VllmConfig) -> list[int]:
+    """Ids that end an answer, from config.json and generation_config.json of the model folder."""
+    model = config.model_config
+    found: set[int] = set()
+    for ids in (
+        getattr(model.hf_text_config, "eos_token_id", None),
+        model.try_get_generation_config().get("eos_token_id"),
+    ):
+        found.update([ids] if isinstance(ids, int) else ids or [])
+    return sorted(found)
+
+
+def prompt_of(tokens: Int32Array, salt: str) -> TokensPrompt:
+    """`salt` separates prefix caches: blocks made under one are never served under another."""
+    prompt = TokensPrompt(prompt_token_ids=tokens.tolist())
+    if salt:
+        prompt["cache_salt"] = salt
+    return prompt
+
+
+def sampling(*, temperature: float, seed: int, max_tokens: int, stop: list[int]) -> SamplingParams:
+    return SamplingParams(
+        temperature=temperature,
+        top_p=1.0,
+        top_k=0,
+        min_p=0.0,
+        seed=seed,
+        max_tokens=max_tokens,
+        stop_token_ids=stop,
+        logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def scoring() -> SamplingParams:
+    """One forward pass over the sequence; prompt log-probs also keep vLLM from reading its prefix cache."""
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        prompt_logprobs=0,
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def completion(output: RequestOutput) -> Completion:
+    answer = output.outputs[0]
+    tokens = np.asarray(answer.token_ids, dtype=np.int32)
+    logprobs = np.asarray(answer.logprobs.logprobs if answer.logprobs else [], dtype=np.float32)
+    assert len(tokens) == len(logprobs), (len(tokens), len(logprobs))
+    spans = tuple(Span(int(s.version), s.start, s.end) for s in answer.weight_versions or ())
+    assert (spans[-1].end if spans else 0) == len(tokens), spans
+    return Completion(tokens, logprobs, spans, answer.finish_reason or "abort")
+
+
+def scores(output: RequestOutput) -> Float32Array:
+    logprobs = output.prompt_logprobs
+    assert logprobs is not None and len(logprobs.logprobs) == len(output.prompt_token_ids) - 1
+    return np.asarray(logprobs.logprobs, dtype=np.float32)
+
+
+def schema(model: ModelConfig) -> dict[str, TensorMeta]:
+    """The tensors of a push by checkpoint name: what a learner of this model holds, tied weights once."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model.path))
+    return {
+        name: TensorMeta(name, model.dtype, tuple(parameter.shape))
+        for name, parameter in skeleton.named_parameters()
+    }
+
+
+def wire_form(staged: Staged) -> tuple[str, list[tuple[str, str, list[int]]]]:
+    """Arguments of `WorkerExtension.load_staged`, in types that vLLM's message coder takes."""
+    return staged.path, [(meta.name, meta.dtype, list(meta.shape)) for meta in staged.tensors]
+
+
+class WorkerExtension:
+    """Methods that vLLM mixes into its worker class, in whichever process that runs."""
+
+    vllm_config: VllmConfig
+    model_runner: Any
+
+    def load_staged(self, path: str, tensors: Sequence[tuple[str, str, Sequence[int]]]) -> float:
+        """Replace all weights by those in the buffer at `path`; returns the seconds it took."""
+        begin = time.perf_counter()
+        metas = [TensorMeta(name, dtype, tuple(shape)) for name, dtype, shape in tensors]
+        model = self.model_runner.get_model()
+        with set_current_vllm_config(self.vllm_config):
+            initialize_layerwise_reload(model)
+            model.load_weights(unflatten(map_buffer(path), metas))
+            finalize_layerwise_reload(model, self.vllm_config.model_config)
+        if self.vllm_config.model_config.hf_text_config.tie_word_embeddings:
+            _repack(model)
+        return time.perf_counter() - begin
+
+
+def _repack(model: torch.nn.Module) -> None:
+    head: Any = getattr(model, "lm_head", None)
+    if hasattr(head, "cpu_linear"):
+        head.quant_method.process_weights_after_loading(head)
+
+
+def in_process_engine(arguments: AsyncEngineArgs) -> LLMEngine:
+    """An engine whose model runs in the calling thread, inside `step`."""
+    config = arguments.create_engine_config()
+    check_config(config)
+    return LLMEngine.from_vllm_config(config, disable_log_stats=True)
+
+
+def end_in_process_engine(llm: LLMEngine) -> None:
+    """Free what the engine holds of the process, so that another one can be made."""
+    llm.engine_core.shutdown()
+    cleanup_dist_env_and_memory()
+
+
+def async_engine(engine: EngineConfig, model: ModelConfig) -> AsyncLLM:
+    """An engine whose model runs in child processes; blocks until they are up."""
+    config = engine_args(engine, model, in_process=False).create_engine_config()
+    check_config(config)
+    return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+
+
+async def death(llm: AsyncLLM) -> PartFailed:
+    """Return when the engine's processes are gone. vLLM's output task ends then, and only then."""
+    assert llm.output_handler is not None
+    await asyncio.wait([llm.output_handler])
+    return PartFailed("engine", "vLLM's engine core died", hint="the actor's log has its traceback")

@@ -1,0 +1,331 @@
+"""Ray as control plane: place, start, watch, restart and stop the processes of a run.
+
+Invariants: nothing of the data plane goes through Ray. A rollout actor or executor shard that fails is started again,
+at most `cluster.restarts` times; intake and trainer ranks end the run with their error, and `--resume` continues it.
+However a run ends, `stop` leaves no process of it: each gets `cluster.grace` seconds, then it is killed, and with the
+driver dies a Ray of our own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from azr.processes import ActorProcess, IntakeProcess, Process, ShardProcess, TrainerProcess
+from azr.wiring import Endpoint, Network
+from common.config import Config
+from common.errors import AzrError, PartFailed
+
+log = logging.getLogger(__name__)
+
+# Logical CPUs a process asks Ray for: fractions, so that a small run fits two.
+CPUS = {"intake": 0.1, "executor": 0.1, "trainer": 0.3, "actor": 0.3}
+OBJECT_STORE = 100 << 20  # bytes; control messages only
+
+
+@dataclass
+class Part:
+    """One process of the run."""
+
+    name: str
+    handle: Any
+    running: asyncio.Task[Any] | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Cores of each role; empty: all."""
+
+    rollout: tuple[int, ...] = ()
+    learner: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, config: Config) -> Placement:
+        """On exactly two cores, generation gets one and training the other: unpinned, each slows the other most."""
+        cores = sorted(os.sched_getaffinity(0))
+        if not config.cluster.pin or config.cluster.address or len(cores) != 2:
+            return cls()
+        return cls((cores[0],), (cores[1],))
+
+
+@dataclass
+class Cluster:
+    """The parts of one run. `resume`: (step, folder) of the checkpoint to continue from."""
+
+    config: Config
+    network: Network
+    folder: Path
+    resume: tuple[int, Path] | None = None
+    parts: dict[str, Part] = field(default_factory=dict)
+    shards: list[Endpoint] = field(default_factory=list)
+    intake: Endpoint | None = None
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    async def start(self, progress: Callable[[str], None]) -> None:
+        """Everything up to running episodes. Raises PartFailed naming the part that did not come up."""
+        config, step = self.config, self.resume[0] if self.resume else 0
+        placement = Placement.of(config)
+        await asyncio.to_thread(self._start_ray, progress)
+        progress("starting intake, executor, learner and engines")
+        intake = self._create("intake", IntakeProcess, placement.learner)
+        shards = [
+            self._create(f"executor-{i}", ShardProcess, placement.rollout)
+            for i in range(config.executor.shards)
+        ]
+        ranks = [
+            self._create(f"trainer-{i}", TrainerProcess, placement.learner)
+            for i in range(config.learner.ranks)
+        ]
+        early = 1 if config.engine.join_after else config.engine.actors
+        actors = [self._create(f"actor-{i}", ActorProcess, placement.rollout) for i in range(early)]
+        for part in self.parts.values():
+            await self._placed(part)
+        keys = [await part.handle.public_key.remote() for part in (*actors, *ranks)]
+        for part in (intake, *shards):
+            await part.handle.allow.remote(keys)
+        self.intake = await self._within(
+            intake,
+            intake.handle.start.remote(self.network.bind_address("intake"), step if self.resume else None),
+        )
+        self.shards = [
+            await self._within(part, part.handle.start.remote(self.network.bind_address(part.name), i))
+            for i, part in enumerate(shards)
+        ]
+        master = await ranks[0].handle.rendezvous.remote()
+        checkpoint = self.resume[1] if self.resume else None
+        starting = [
+            self._within(p, p.handle.start.remote(i, master, checkpoint)) for i, p in enumerate(ranks)
+        ]
+        starting += [self._within(p, p.handle.start.remote(i, step)) for i, p in enumerate(actors)]
+        await asyncio.gather(*starting)
+        for part in (intake, *shards):
+            part.running = self._run(part, part.handle.run.remote())
+        for part in ranks:
+            part.running = self._run(part, part.handle.run.remote(self.intake, step))
+        for part in actors:
+            part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
+
+    def _start_ray(self, progress: Callable[[str], None]) -> None:
+        progress("starting Ray")
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address = self.config.cluster.address
+        own: dict[str, Any] = {"num_cpus": self.config.cluster.cpus, "object_store_memory": OBJECT_STORE}
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=False if not address else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else own),
+            )
+        except (RayError, RuntimeError, ConnectionError, TimeoutError) as error:
+            raise PartFailed(
+                "ray", f"did not start: {error}", hint="see `ray status`; is another Ray in the way?"
+            ) from error
+
+    def _create(self, name: str, cls: type[Process], cores: tuple[int, ...]) -> Part:
+        role = name.partition("-")[0]
+        remote = ray.remote(
+            num_cpus=CPUS[role], max_restarts=0, max_concurrency=64 if role != "trainer" else 4
+        )(cls)
+        log_file = self.folder / "logs" / f"{name}.log"
+        old = self.parts.get(name)
+        part = Part(name, remote.remote(name, self.network, self.folder, cores, log_file))
+        part.restarts = old.restarts + 1 if old else 0
+        self.parts[name] = part
+        return part
+
+    async def _placed(self, part: Part) -> None:
+        """PartFailed if Ray finds no room for `part` within cluster.placement_timeout."""
+        reference = part.handle.ready.remote()
+        waited = 0.0
+        while True:
+            limit = self.config.cluster.placement_timeout
+            done, _ = await asyncio.wait([asyncio.ensure_future(reference)], timeout=limit)
+            if done:
+                await self._within(part, reference)
+                return
+            waited += limit
+            asked, free = CPUS[part.name.partition("-")[0]], ray.available_resources().get("CPU", 0.0)
+            if free < asked:
+                raise PartFailed(
+                    part.name,
+                    f"not placed after {waited:.0f} s: it asks for {asked} CPU, the cluster has {free:.2f} of "
+                    f"{ray.cluster_resources().get('CPU', 0.0):.0f} free",
+                    hint="fewer actors, ranks or shards, or a larger cluster.cpus",
+                )
+            if waited >= self.config.cluster.start_timeout:
+                raise PartFailed(
+                    part.name, f"its process did not answer for {waited:.0f} s", log=self._log(part)
+                )
+
+    async def _within(self, part: Part, call: Awaitable[Any]) -> Any:
+        """The result of a start-up call; PartFailed if it fails or takes longer than cluster.start_timeout."""
+        limit = self.config.cluster.start_timeout
+        try:
+            return await asyncio.wait_for(_awaitable(call), limit)
+        except TimeoutError:
+            raise PartFailed(
+                part.name,
+                f"did not start within {limit:.0f} s",
+                log=self._log(part),
+                hint="cluster.start_timeout",
+            ) from None
+        except RayError as error:
+            raise self._failure(part, error) from None
+
+    # -- watch ---------------------------------------------------------------------------------------------------
+
+    def _run(self, part: Part, call: Awaitable[Any]) -> asyncio.Task[Any]:
+        return asyncio.create_task(_awaitable(call), name=part.name)
+
+    async def supervise(self, progress: Callable[[str], None]) -> None:
+        """Until the run is over. Starts late actors, restarts failed ones, raises the failure of anything else."""
+        late = asyncio.create_task(self._late_actors(progress))
+        intake = self.parts["intake"]
+        assert intake.running is not None
+        try:
+            while not intake.running.done():
+                watched = {p.running: p for p in self.parts.values() if p.running is not None}
+                done, _ = await asyncio.wait(
+                    {*watched, *([late] if not late.done() else [])}, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    if task is late:
+                        late.result()
+                    else:
+                        await self._ended(watched[task], progress)
+        finally:
+            late.cancel()
+        await self._settle()
+
+    async def _ended(self, part: Part, progress: Callable[[str], None]) -> None:
+        assert part.running is not None
+        running, part.running = part.running, None
+        if part.name == "intake":
+            part.running = running
+        try:
+            running.result()
+        except RayError as error:
+            failure = self._failure(part, error)
+            role = part.name.partition("-")[0]
+            if role not in ("actor", "executor") or part.restarts >= self.config.cluster.restarts:
+                raise failure from None
+            progress(f"{part.name} failed and is started again ({failure.what})")
+            log.warning("%s", failure)
+            await self._restart(part)
+
+    async def _restart(self, part: Part) -> None:
+        ray.kill(part.handle)
+        role, _, index = part.name.partition("-")
+        placement = Placement.of(self.config)
+        if role == "executor":
+            fresh = self._create(part.name, ShardProcess, placement.rollout)
+            await self._placed(fresh)
+            await self._allow_all(fresh)
+            address = self.shards[int(index)].address
+            self.shards[int(index)] = await self._within(
+                fresh, fresh.handle.start.remote(address, int(index))
+            )
+            fresh.running = self._run(fresh, fresh.handle.run.remote())
+        else:
+            await self._add_actor(int(index))
+
+    async def _add_actor(self, index: int) -> None:
+        assert self.intake is not None
+        part = self._create(f"actor-{index}", ActorProcess, Placement.of(self.config).rollout)
+        await self._placed(part)
+        key = await part.handle.public_key.remote()
+        for name, other in self.parts.items():
+            if name == "intake" or name.startswith("executor"):
+                await other.handle.allow.remote([key])
+        await self._within(part, part.handle.start.remote(index, self.resume[0] if self.resume else 0))
+        part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
+
+    async def _allow_all(self, part: Part) -> None:
+        keys = [await p.handle.public_key.remote() for n, p in self.parts.items() if n.startswith("actor")]
+        await part.handle.allow.remote(keys)
+
+    async def _late_actors(self, progress: Callable[[str], None]) -> None:
+        """Actors beyond the first join once version engine.join_after is in service."""
+        after = self.config.engine.join_after
+        if not after or self.config.engine.actors == 1:
+            return
+        while ((await self.status())["version"] or 0) < after:
+            await asyncio.sleep(1.0)
+        for index in range(1, self.config.engine.actors):
+            progress(f"actor-{index} joins")
+            await self._add_actor(index)
+
+    async def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = await self.parts["intake"].handle.status.remote()
+        return found
+
+    # -- stop ----------------------------------------------------------------------------------------------------
+
+    async def _settle(self) -> None:
+        """The intake is done: let the others end by themselves."""
+        intake = self.parts["intake"].running
+        assert intake is not None
+        await self._reraise(self.parts["intake"], intake)
+        others = {
+            p.running: p for n, p in self.parts.items() if p.running is not None and n.startswith("trainer")
+        }
+        if others:
+            await asyncio.wait(others, timeout=self.config.cluster.grace)
+        for task, part in others.items():
+            if task.done():
+                await self._reraise(part, task)
+
+    async def _reraise(self, part: Part, task: asyncio.Task[Any]) -> None:
+        try:
+            await task
+        except RayError as error:
+            raise self._failure(part, error) from None
+
+    async def summary(self) -> dict[str, Any]:
+        """Close the intake and return the summary of the run."""
+        found: dict[str, Any] = await asyncio.wait_for(
+            _awaitable(self.parts["intake"].handle.close.remote()), self.config.cluster.grace
+        )
+        return found
+
+    async def stop(self) -> None:
+        """End every process of the run, whatever state it is in."""
+        closing = [
+            _awaitable(p.handle.close.remote()) for n, p in self.parts.items() if n.startswith("executor")
+        ]
+        if closing and ray.is_initialized():
+            await asyncio.wait([asyncio.ensure_future(c) for c in closing], timeout=3.0)
+        for part in self.parts.values():
+            if part.running is not None:
+                part.running.cancel()
+            ray.kill(part.handle)
+        await asyncio.to_thread(ray.shutdown)
+
+    def _failure(self, part: Part, error: RayError) -> PartFailed:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, PartFailed):
+            return cause
+        if isinstance(error, RayTaskError) and isinstance(cause, AzrError):
+            return PartFailed(part.name, str(cause), log=self._log(part))
+        what = "its process died" if isinstance(error, RayActorError) else str(error).splitlines()[-1]
+        return PartFailed(part.name, what, log=self._log(part))
+
+    def _log(self, part: Part) -> str:
+        return str(self.folder / "logs" / f"{part.name}.log")
+
+
+async def _awaitable(call: Awaitable[Any]) -> Any:
+    return await call

@@ -1,0 +1,311 @@
+"""The processes of a run, as Ray actors: intake, executor shards, trainer ranks, rollout actors.
+
+Each class wires real parts together and holds no logic of its own. Life of each: construct (pins itself to its
+cores, sends its output to its log file), `public_key` and `allow`, `start`, then `run` until the run is over or the
+part fails. Heavy imports happen in `start`, in the process that needs them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from azr.wiring import CREDITS, Endpoint, Network, free_port, own_address
+from common import messages as m
+from common.clock import SystemClock
+from common.errors import AzrError, PartFailed
+from common.ledger import Ledger
+from common.transport import Client, Peer
+from common.types import TaskType
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from common.types import Float32Array
+
+REPORT_INTERVAL = 1.0  # seconds
+PROBE_TASKS = 4  # solver prompts that are scored after every push
+
+
+class Process:
+    """What all processes of a run share. `log` is where everything it prints goes."""
+
+    def __init__(self, part: str, network: Network, folder: Path, cores: Sequence[int], log: Path) -> None:
+        self.part, self.network, self.config, self.folder, self.log = (
+            part,
+            network,
+            network.config,
+            folder,
+            log,
+        )
+        if cores:
+            os.sched_setaffinity(0, cores)
+        _redirect(log)
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
+        )
+        self.security = network.security()
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def public_key(self) -> bytes:
+        return self.security.public if self.security is not None else b""
+
+    def allow(self, keys: Iterable[bytes]) -> None:
+        if self.security is not None:
+            for key in keys:
+                self.security.add(key)
+
+    def failure(self, error: BaseException) -> PartFailed:
+        """`error` as something the driver can show; the traceback goes to the log."""
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        what = str(error) if isinstance(error, AzrError) else f"{type(error).__name__}: {error}"
+        if isinstance(error, PartFailed):
+            return PartFailed(error.part, error.what, log=error.log or str(self.log), hint=error.hint)
+        return PartFailed(self.part, what, log=str(self.log))
+
+
+class IntakeProcess(Process):
+    async def start(self, bind: str, resume_step: int | None) -> Endpoint:
+        from actors.triplets import PythonTriplets
+        from learner.evaluation import held_out
+        from learner.intake import Intake
+
+        environment = PythonTriplets(self.config.environment)
+        tasks = held_out(Path(self.config.model.path), self.config.eval.tasks)
+        seeds = [environment.identity(t) for t in TaskType]
+        self.intake = Intake(self.config, self.folder, seeds, tasks, SystemClock(), self._notify)
+        if resume_step is not None:
+            self.intake.resume(resume_step)
+        roles = {"actor", "trainer", "shard"}
+        self.server = self.network.server(bind, self.intake, roles, CREDITS, self.security)
+        await self.server.start()
+        return Endpoint(self.server.address, self.public_key())
+
+    async def _notify(self, peer: Peer, message: object) -> None:
+        await self.server.notify(peer, message)
+
+    async def run(self) -> None:
+        """Until every batch is trained, pushed and evaluated."""
+        serving = asyncio.create_task(self.server.serve_forever())
+        working = asyncio.create_task(self.intake.run())
+        try:
+            done, _ = await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
+            raise self.failure(error) from None
+        finally:
+            serving.cancel()
+            working.cancel()
+        await self.stop_actors("the run is over")
+
+    async def stop_actors(self, reason: str) -> None:
+        for peer in self.server.peers:
+            if peer.role == "actor":
+                await self.server.notify(peer, m.Stop(reason))
+
+    async def status(self) -> dict[str, Any]:
+        return self.intake.status()
+
+    async def close(self) -> dict[str, Any]:
+        """The summary of the run, also when it was cut short."""
+        await self.server.close()
+        return self.intake.close()
+
+
+class ShardProcess(Process):
+    async def start(self, bind: str, index: int) -> Endpoint:
+        from executor.shard import Shard
+
+        self.shard = Shard(self.config.executor)
+        await self.shard.start()
+        self.server = self.network.server(bind, self, {"actor"}, self.config.executor.credits, self.security)
+        await self.server.start()
+        return Endpoint(self.server.address, self.public_key())
+
+    async def handle(self, peer: Peer, message: Any) -> object:
+        from executor.service import serve
+
+        return await serve(self.shard, message)
+
+    def joined(self, peer: Peer, hello: m.Hello) -> None:
+        pass
+
+    def left(self, peer: Peer, reason: str) -> None:
+        pass
+
+    async def run(self) -> None:
+        try:
+            await self.server.serve_forever()
+        except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
+            raise self.failure(error) from None
+
+    async def close(self) -> None:
+        await self.server.close()
+        await self.shard.close()
+
+
+class ActorProcess(Process):
+    async def start(self, index: int, version: int) -> None:
+        """Load the engine; takes seconds."""
+        from actors import engine
+
+        os.environ.update(engine.environment(self.config.engine.threads))
+        self.index = index
+        try:
+            self.engine = engine.create(self.config.engine, self.config.model, version=version)
+            await self.engine.start()
+        except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
+            raise self.failure(error) from None
+
+    async def run(self, intake: Endpoint, shards: Sequence[Endpoint]) -> None:
+        from actors.actor import RolloutActor
+        from actors.codec import Codec
+        from actors.triplets import PythonTriplets
+        from executor.pool import Pool
+
+        clients: list[Client] = []
+        wait = self.config.cluster.start_timeout
+
+        def dial(on_notice: Callable[[object], None]) -> Client:
+            clients.append(
+                self.network.client(intake, "actor", self.index, self.security, "intake", on_notice)
+            )
+            return clients[-1]
+
+        try:
+            for number, shard in enumerate(shards):
+                client = self.network.client(shard, "actor", self.index, self.security, f"executor-{number}")
+                await client.connect(wait)
+                clients.append(client)
+            actor = RolloutActor(
+                self.index,
+                self.config,
+                self.engine,
+                Pool(list(clients)),
+                PythonTriplets(self.config.environment),
+                Codec(self.config.model.path),
+                dial,
+                Ledger("wait-lease"),
+                SystemClock(),
+            )
+            await clients[-1].connect(wait)
+            await actor.run()
+        except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
+            raise self.failure(error) from None
+        finally:
+            for client in clients:
+                await client.close()
+            await self.engine.close()
+
+
+class TrainerProcess(Process):
+    """A rank. Its methods block; Ray runs them on threads."""
+
+    def rendezvous(self) -> tuple[str, int]:
+        """Where rank 0 will listen for the other ranks."""
+        return own_address(), free_port()
+
+    def start(self, rank: int, master: tuple[str, int], checkpoint: Path | None) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(self.config.learner.threads)
+        from learner.trainer import Trainer
+
+        self.rank = rank
+        try:
+            self.trainer = Trainer(
+                self.config,
+                rank=rank,
+                world=self.config.learner.ranks,
+                master=master,
+                folder=self.folder,
+                start=checkpoint,
+            )
+        except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
+            raise self.failure(error) from None
+
+    def run(self, intake: Endpoint, first_step: int) -> int:
+        """Train until the intake says the run is over; the number of batches trained."""
+        from learner.link import LoopThread
+
+        link = LoopThread(f"{self.part}-link")
+        try:
+            return self._run(link, intake, first_step)
+        except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
+            raise self.failure(error) from None
+        finally:
+            link.close()
+
+    def _run(self, link: Any, intake: Endpoint, first_step: int) -> int:
+        from learner.checkpoint import prune
+        from learner.publisher import Publisher
+        from learner.rank import train
+
+        client = self.network.client(intake, "trainer", self.rank, self.security, "intake")
+        link.call(client.connect(self.config.cluster.start_timeout))
+        publisher = Publisher(client, own_address(), self.config.cluster.start_timeout)
+        ledger = Ledger("start")
+        probe = self._probe()
+        link.spawn(self._report(client, ledger))
+        pushing = link.spawn(publisher.run()) if self.rank == 0 else None
+
+        def hold(version: int, weights: list[tuple[str, Tensor]], logprobs: list[Float32Array]) -> None:
+            if pushing is not None and pushing.done():
+                pushing.result()
+            publisher.hold(version, weights, probe, logprobs)
+
+        def save(step: int) -> str:
+            folders = self.folder / "checkpoints"
+            self.trainer.save(folders / f"step-{step:06d}")
+            if self.rank == 0:
+                prune(folders, keep=self.config.learner.keep_checkpoints)
+            return f"checkpoints/step-{step:06d}"
+
+        steps = train(
+            self.rank,
+            first_step,
+            self.trainer,
+            lambda q: link.call(client.request(q)),
+            hold,
+            save,
+            probe,
+            ledger,
+        )
+        if pushing is not None:
+            pushing.result(timeout=self.config.cluster.grace)
+        link.call(client.close())
+        self.trainer.close()
+        return steps
+
+    def _probe(self) -> list[Any]:
+        from actors.codec import Codec
+        from actors.triplets import PythonTriplets
+
+        environment = PythonTriplets(self.config.environment)
+        codec = Codec(self.config.model.path)
+        return [codec.encode(environment.solve_prompt(environment.identity(t))) for t in TaskType]
+
+    async def _report(self, client: Client, ledger: Ledger) -> None:
+        while True:
+            await asyncio.sleep(REPORT_INTERVAL)
+            totals, spans = ledger.drain()
+            await client.request(m.Report(self.part, {}, totals, spans, ledger.state))
+
+
+def _redirect(log: Path) -> None:
+    """Send standard output and error of this process, C libraries included, to its log file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

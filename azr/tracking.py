@@ -1,0 +1,68 @@
+"""Weights & Biases beside the run's own files: offline in RUN/wandb/ unless the user is logged in.
+
+It reads metrics.jsonl as that grows, so a slow or dead service can never hold the run up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import netrc
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from common.config import Config
+
+
+class Tracking:
+    """A context; `catch_up` logs the rows that metrics.jsonl has gained."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        mode = config.logging.wandb
+        self._mode = ("online" if logged_in() else "offline") if mode == "auto" else mode
+        self._config, self._folder = config, folder
+        self._run: Any = None
+        self._read = 0
+
+    def __enter__(self) -> Self:
+        if self._mode != "off":
+            import wandb
+
+            self._run = wandb.init(
+                project="azr",
+                name=self._folder.name,
+                dir=str(self._folder),
+                mode="online" if self._mode == "online" else "offline",
+                config=dataclasses.asdict(self._config),
+                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
+            )
+        return self
+
+    def catch_up(self) -> None:
+        path = self._folder / "metrics.jsonl"
+        if self._run is None or not path.exists():
+            return
+        with path.open() as file:
+            file.seek(self._read)
+            while (line := file.readline()).endswith("\n"):
+                self._run.log(json.loads(line))
+                self._read = file.tell()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._run is not None:
+            self.catch_up()
+            self._run.finish(exit_code=0 if error is None else 1)
+
+
+def logged_in() -> bool:
+    """Whether there is a key: in the environment or in the user's netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,126 @@
+"""`azr train`: one run from its configuration to its summary.
+
+A run is a folder: config.yaml, metrics.jsonl, summary.json, trace.json, tasks.sqlite, journal/, checkpoints/, logs/,
+wandb/. Resuming starts a new incarnation in the same folder, from its newest durable checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import shutil
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from azr.tracking import Tracking
+from azr.view import View, table
+from azr.wiring import Network
+from common.config import Config, to_yaml
+from common.errors import ConfigError, PartFailed
+from common.keys import private_folder
+
+VIEW_INTERVAL = 1.0  # seconds
+
+
+def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
+    """Run to the end and return the summary. Raises AzrError; KeyboardInterrupt when interrupted."""
+    config = dataclasses.replace(
+        config, model=dataclasses.replace(config.model, path=str(Path(config.model.path).absolute()))
+    )
+    _require_model(config)
+    folder, config, start = _continue(resume, config) if resume else _begin(config)
+    (folder / "config.yaml").write_text(to_yaml(config))
+    logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, force=True)
+    remote = bool(config.cluster.address) or config.cluster.transport == "tcp"
+    sockets = None if remote and config.cluster.transport != "ipc" else private_folder()
+    network = Network(folder.name, config, sockets)
+    try:
+        return asyncio.run(_run(config, network, folder, start))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+    finally:
+        if sockets is not None:
+            shutil.rmtree(sockets, ignore_errors=True)
+
+
+async def _run(
+    config: Config, network: Network, folder: Path, start: tuple[int, Path] | None
+) -> dict[str, Any]:
+    from azr.cluster import Cluster
+
+    _cancel_on_signals()
+    cluster = Cluster(config, network, folder, start)
+    summary: dict[str, Any] | None = None
+    with View(config, folder) as view, Tracking(config, folder) as tracking:
+        try:
+            await cluster.start(view.progress)
+            watching = asyncio.create_task(_watch(cluster, view, tracking))
+            try:
+                await cluster.supervise(view.progress)
+            finally:
+                watching.cancel()
+                if "intake" in cluster.parts:
+                    with suppress(TimeoutError, Exception):
+                        summary = await cluster.summary()
+        finally:
+            await cluster.stop()
+    if summary is None:
+        raise PartFailed("intake", "gave no summary", log=str(folder / "logs" / "intake.log"))
+    print(table(summary, folder))
+    return summary
+
+
+async def _watch(cluster: Any, view: View, tracking: Tracking) -> None:
+    while True:
+        view.show(await cluster.status())
+        tracking.catch_up()
+        await asyncio.sleep(VIEW_INTERVAL)
+
+
+def _cancel_on_signals() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+
+
+def _begin(config: Config) -> tuple[Path, Config, None]:
+    name = config.run.name or time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(config.run.folder).absolute() / name
+    if (folder / "config.yaml").exists():
+        raise ConfigError(
+            f"run {folder} exists: choose another run.name, or continue it with --resume {name}"
+        )
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return folder, config, None
+
+
+def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Path]]:
+    from learner.intake import latest_checkpoint
+
+    folder = resume.absolute()
+    step, checkpoint = latest_checkpoint(folder)
+    if step >= config.learner.steps:
+        raise ConfigError(
+            f"{folder} has trained its {step} steps; to go on, add learner.steps={2 * step} or more"
+        )
+    run = dataclasses.replace(config.run, incarnation=config.run.incarnation + 1)
+    return folder, dataclasses.replace(config, run=run), (step, checkpoint)
+
+
+def _require_model(config: Config) -> None:
+    path = Path(config.model.path)
+    if (path / "config.json").exists():
+        return
+    if not config.model.build:
+        raise ConfigError(
+            f"no model at {path} (config.json is missing): set model.path, or model.build=true to make the tiny one"
+        )
+    from azr.base import build
+
+    build(path, steps=config.model.base_steps, seed=0)

@@ -1,0 +1,122 @@
+"""What a run shows in the terminal: a live screen where there is one, a line per step elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from common.config import Config
+from common.types import STREAMS, TaskType
+
+
+class View:
+    """A context. `progress` tells what is being started; `show` takes the intake's status."""
+
+    def __init__(self, config: Config, folder: Path, console: Console | None = None) -> None:
+        self._console = console or Console()
+        mode = config.logging.view
+        live = mode == "live" or (mode == "auto" and self._console.is_terminal)
+        self._live = Live(console=self._console, refresh_per_second=2) if live else None
+        self._folder = folder
+        self._step = -1
+
+    def __enter__(self) -> Self:
+        self._console.print(f"run folder: {self._folder}", highlight=False)
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def progress(self, what: str) -> None:
+        self._console.print(f"· {what}", highlight=False)
+
+    def show(self, status: Mapping[str, Any]) -> None:
+        if self._live is not None:
+            self._live.update(screen(status))
+        elif status["step"] != self._step:
+            self._step = status["step"]
+            self._console.print(line(status), highlight=False)
+
+
+def line(status: Mapping[str, Any]) -> str:
+    last = status["last"]
+    accuracy = " ".join(f"{t.value[:3]} {last.get(f'solve/{t}/accuracy', 0):.2f}" for t in TaskType)
+    return (
+        f"step {status['step']}/{status['steps']}  version {status['version']}  solved {accuracy}  "
+        f"staleness {last.get('staleness/mean', 0):.1f}  waiting {sum(status['waiting'].values())}  "
+        f"open {sum(status['open'].values())}{'  evaluating' if status['evaluating'] else ''}"
+    )
+
+
+def screen(status: Mapping[str, Any]) -> Panel:
+    last = status["last"]
+    streams = Table("stream", "reward", "right or valid", "length", "waiting", box=None)
+    for stream in STREAMS:
+        share = last.get(f"{stream}/valid" if stream.proposes else f"{stream}/accuracy", 0.0)
+        streams.add_row(
+            stream.value,
+            f"{last.get(f'{stream}/reward', 0.0):+.2f}",
+            f"{share:.2f}",
+            f"{last.get(f'{stream}/length', 0.0):.1f}",
+            str(status["waiting"].get(stream.value, 0)),
+        )
+    parts = Table("process", "is in", "share of its time", box=None)
+    for part, shares in sorted(status["shares"].items()):
+        top = sorted(shares.items(), key=lambda item: -item[1])[:4]
+        parts.add_row(part, status["states"].get(part, ""), "  ".join(f"{s} {v:.0%}" for s, v in top))
+    ages = status["staleness"]
+    total = sum(ages.values()) or 1
+    staleness = "  ".join(f"{age}: {count / total:.0%}" for age, count in ages.items())
+    head = Text(
+        f"step {status['step']} of {status['steps']}   version {status['version']}   {status['sequences']} sequences"
+    )
+    bar = ProgressBar(total=status["steps"], completed=status["step"], width=60)
+    rows: list[RenderableType] = [head, bar, streams, Text(f"staleness of trained tokens  {staleness}"), parts]
+    return Panel(Group(*rows, *(Text(_accuracy(r)) for r in status["evaluation"])), title="azr")
+
+
+def table(summary: Mapping[str, Any], folder: Path) -> str:
+    """The closing table of a run."""
+    lines = [
+        f"run {folder}",
+        f"{'steps':24}{summary['steps']}",
+        f"{'trained sequences':24}{summary['sequences']}",
+    ]
+    lines.append(f"{'sequences per second':24}{summary['sequences_per_second']:.1f}")
+    rounds = summary["evaluation"]
+    for task_type in TaskType:
+        figures = [f"{r['accuracy'][task_type.value]:.3f} (version {r['version']})" for r in rounds]
+        if figures:
+            lines.append(f"{'held-out ' + task_type.value:24}{' → '.join([figures[0], *figures[1:][-1:]])}")
+    ages = {int(age): count for age, count in summary["staleness"].items()}
+    total = sum(ages.values()) or 1
+    lines.append(
+        f"{'staleness of tokens':24}" + "  ".join(f"{a}: {n / total:.0%}" for a, n in sorted(ages.items()))
+    )
+    for part, shares in sorted(summary["ledger"].items()):
+        top = sorted(shares.items(), key=lambda item: -item[1])
+        lines.append(f"{'time of ' + part:24}" + "  ".join(f"{state} {share:.0%}" for state, share in top))
+    lines.append(
+        f"{'leases':24}" + "  ".join(f"{fate} {count}" for fate, count in sorted(summary["leases"].items()))
+    )
+    return "\n".join(lines)
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return f"held-out at version {row['version']}: " + "  ".join(
+        f"{t.value} {row[t.value]:.3f}" for t in TaskType
+    )

@@ -1,0 +1,276 @@
+"""The whole configuration of a run: frozen dataclasses, one per part, with the reason for each bound.
+
+`load` reads a YAML preset, applies `key=value` overrides and returns a Config. OmegaConf does the merging and type
+checks and goes no further than this module. An unknown key is an error that names the nearest right one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from common.errors import ConfigError
+
+UNBOUNDED = -1  # staleness.eta: actors never wait for the learner
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    name: str = ""  # empty: preset name and time
+    folder: str = "runs"
+    seed: int = 0
+    incarnation: int = 0  # set by resume, not by hand
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    path: str = "models/tiny"  # Hugging Face folder: config.json, weights, tokenizer
+    dtype: str = "float32"
+    build: bool = False  # make the tiny base model at `path` if it is missing
+    base_steps: int = 4000  # pre-training steps of that base model
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    style: str = "compact"  # wording of the prompts
+    references: int = 1  # K, triplets shown to a proposer
+    inputs: int = 6  # of an induction task
+    shown: int = 3  # of these, shown to the solver
+    novelty: bool = True  # a proposal already in the task book counts as invalid
+
+
+@dataclass(frozen=True)
+class AlgorithmConfig:
+    proposals: int = 12  # groups per propose stream and batch
+    solves: int = 4  # groups per solve stream and batch
+    samples: int = 6  # n answers to a valid proposal: its solve rate
+    solve_samples: int = 6  # m answers to a task of the book
+    train_mc: int = 6  # of the n answers, how many are training data (0: the official system)
+    extreme_reward: float = 0.0  # proposer's reward when all or none solve it; official code: -0.5, paper: 0
+    stream_weight: str = "equal"  # equal: 1/6 each | tokens: by token count (official)
+
+
+@dataclass(frozen=True)
+class StalenessConfig:
+    eta: int = 2  # batches that generation may run ahead of training; -1: unbounded
+    max_staleness: int = -1  # -1: 0 if eta is 0, else 2 * eta
+    lease_timeout: float = 120.0  # seconds without renewal after which a lease is granted again
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    kind: str = "inprocess"  # inprocess (LLMEngine stepped in the actor) | async (AsyncLLM)
+    actors: int = 1
+    max_num_seqs: int = 128
+    max_model_len: int = 256
+    max_tokens: int = 64  # per answer
+    kv_cache_gib: float = 0.25
+    prefix_caching: bool = True
+    kv_policy: str = "recompute"  # of running requests at a push: recompute | keep
+    episodes: int = 64  # open per actor
+    threads: int = 1
+    join_after: int = 0  # actors beyond the first join after this version
+
+
+@dataclass(frozen=True)
+class ExecutorConfig:
+    shards: int = 1
+    cpu_limit: float = 0.2  # seconds per program
+    wall_limit: float = 5.0
+    memory_mb: int = 256
+    output_limit: int = 65536  # bytes of canonical text; larger rejects the task
+    cache: int = 65536  # results kept per shard
+    credits: int = 64  # jobs a client may have under way at a shard
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    steps: int = 60
+    ranks: int = 1
+    zero_stage: int = 0
+    lr: float = 5e-4
+    warmup_steps: int = 5
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    loss: str = "ppo"  # ppo | reinforce
+    clip: float = 0.2
+    micro_batch_tokens: int = 4096
+    save_every: int = 20  # steps; the last step is always saved
+    keep_checkpoints: int = 2
+    threads: int = 1
+    probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    tasks: int = 100  # held-out tasks per type; 0: no evaluation
+    every: int = 0  # versions; 0: only before and after
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    address: str = ""  # empty: a Ray of our own on this machine
+    cpus: int = 2  # logical CPUs offered to a Ray of our own
+    pin: bool = True  # actors and executor on core 0, learner on core 1, where there are just two
+    start_timeout: float = 240.0
+    placement_timeout: float = 30.0
+    transport: str = "auto"  # ipc | tcp | auto: ipc when all is on one machine
+    grace: float = 15.0  # seconds a part gets to stop
+    restarts: int = 3  # of one part, before the run fails
+
+
+@dataclass(frozen=True)
+class LoggingConfig:
+    view: str = "auto"  # live | plain | auto
+    wandb: str = "auto"  # auto: online if logged in | offline | online | off
+    keep_journal: bool = False  # also after a checkpoint contains it
+
+
+@dataclass(frozen=True)
+class Config:
+    run: RunConfig = field(default_factory=RunConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
+    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    staleness: StalenessConfig = field(default_factory=StalenessConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    @property
+    def max_staleness(self) -> int:
+        """Batches a group may lag behind the step that trains it (docs/design.md, admission)."""
+        if self.staleness.max_staleness >= 0:
+            return self.staleness.max_staleness
+        return 2 * self.staleness.eta if self.staleness.eta > 0 else 0 if self.staleness.eta == 0 else 1 << 30
+
+    @property
+    def digest(self) -> str:
+        """Equal for two processes exactly when they run the same configuration."""
+        return hashlib.blake2b(to_yaml(self).encode(), digest_size=8).hexdigest()
+
+
+def load(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read `preset` (a path, or the name of a file in configs/) and apply `key=value` overrides."""
+    path = Path(preset)
+    if not path.exists():
+        packaged = Path(str(files("configs"))) / path.name
+        if not packaged.exists():
+            names = ", ".join(sorted(p.name for p in packaged.parent.glob("*.yaml")))
+            raise ConfigError(f"no configuration file {preset}; presets in configs/: {names}")
+        path = packaged
+    schema = OmegaConf.structured(Config)
+    try:
+        written = OmegaConf.load(path)
+        dotlist = OmegaConf.from_dotlist([_checked_override(o) for o in overrides])
+        _reject_unknown(OmegaConf.to_container(written), str(path))
+        _reject_unknown(OmegaConf.to_container(dotlist), "the command line")
+        merged = OmegaConf.merge(schema, written, dotlist)
+        config = OmegaConf.to_object(merged)
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}{_where(error)}") from error
+    assert isinstance(config, Config)
+    betas = (float(config.learner.betas[0]), float(config.learner.betas[1]))
+    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, betas=betas))
+    check(config)
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def check(config: Config) -> None:
+    """Bounds that types cannot express. Raises ConfigError naming the key."""
+    rules: list[tuple[bool, str]] = [
+        (config.environment.style == "compact", "environment.style must be compact"),
+        (config.environment.references >= 1, "environment.references must be at least 1"),
+        (
+            0 < config.environment.shown < config.environment.inputs,
+            "environment.shown must lie between 1 and environment.inputs - 1: some pairs are shown, some hidden",
+        ),
+        (config.algorithm.samples >= 2, "algorithm.samples must be at least 2: a solve rate needs several answers"),
+        (
+            0 <= config.algorithm.train_mc <= config.algorithm.samples,
+            "algorithm.train_mc must lie between 0 and algorithm.samples",
+        ),
+        (config.algorithm.proposals >= 0, "algorithm.proposals must not be negative"),
+        (config.algorithm.solves >= 0, "algorithm.solves must not be negative"),
+        (config.algorithm.proposals + config.algorithm.solves > 0, "algorithm.proposals and algorithm.solves are both 0"),
+        (config.algorithm.stream_weight in ("equal", "tokens"), "algorithm.stream_weight must be equal or tokens"),
+        (config.staleness.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
+        (config.engine.kind in ("inprocess", "async"), "engine.kind must be inprocess or async"),
+        (config.engine.kv_policy in ("recompute", "keep"), "engine.kv_policy must be recompute or keep"),
+        (config.engine.actors >= 1, "engine.actors must be at least 1"),
+        (config.executor.shards >= 1, "executor.shards must be at least 1"),
+        (config.learner.ranks >= 1, "learner.ranks must be at least 1"),
+        (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
+        (config.learner.loss in ("ppo", "reinforce"), "learner.loss must be ppo or reinforce"),
+        (config.learner.steps >= 1, "learner.steps must be at least 1"),
+        (config.cluster.transport in ("auto", "ipc", "tcp"), "cluster.transport must be ipc, tcp or auto"),
+        (config.logging.view in ("auto", "live", "plain"), "logging.view must be live, plain or auto"),
+        (config.logging.wandb in ("auto", "offline", "online", "off"), "logging.wandb must be auto, offline, online or off"),
+    ]
+    for holds, message in rules:
+        if not holds:
+            raise ConfigError(message)
+
+
+def _checked_override(text: str) -> str:
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"cannot read override {text!r}: write key=value, for instance learner.steps=10")
+    return text
+
+
+def _reject_unknown(tree: Any, source: str) -> None:
+    known = _keys(Config)
+    for key in _leaves(tree):
+        if key in known or any(k.startswith(key + ".") for k in known):
+            continue
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else f"; known sections: {', '.join(_sections())}"
+        raise ConfigError(f"unknown key {key} in {source}{hint}")
+
+
+def _leaves(tree: Any, prefix: str = "") -> list[str]:
+    if not isinstance(tree, dict) or not tree:
+        return [prefix] if prefix else []
+    return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]
+
+
+def _keys(section: Any, prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for f in dataclasses.fields(section):
+        inner = f.default_factory if f.default_factory is not dataclasses.MISSING else None
+        name = f"{prefix}{f.name}"
+        found += _keys(inner, name + ".") if inner is not None and dataclasses.is_dataclass(inner) else [name]
+    return found
+
+
+def _sections() -> list[str]:
+    return [f.name for f in dataclasses.fields(Config)]
+
+
+def _where(error: Exception) -> str:
+    key = getattr(error, "full_key", None)
+    return f" (key {key})" if key else ""
+
+
+def to_json(config: Config) -> str:
+    return json.dumps(dataclasses.asdict(config))

@@ -1,0 +1,114 @@
+"""What a forked child does with a job: rebuild the code, run every input in a fresh namespace, tell of each.
+
+Runs untrusted code, in a process that has nothing left but one pipe. Whatever it writes is a claim of that
+code: the checker decides what it means. One item per input, written at once, so that a child that dies has
+told of all before. After running out of memory it stops, since what follows would run in a crippled process.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import marshal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from executor import frames, policy
+from executor.values import NotAValue, canonical
+
+# Modules that the library itself imports late; behind the sandbox there is no file to import them from.
+_LATE = (
+    "_strptime", "encodings.ascii", "encodings.cp1252", "encodings.idna", "encodings.latin_1",
+    "encodings.shift_jis", "encodings.utf_16", "encodings.utf_16_le", "encodings.utf_32",
+    "encodings.utf_8_sig", "encodings.unicode_escape", "encodings.raw_unicode_escape",
+    "encodings.hex_codec", "encodings.rot_13", "encodings.punycode", "stringprep",
+)  # fmt: skip
+_DETAIL = 200  # bytes of an error's name that are reported
+_MEMORY = frames.pack([(frames.MEMORY, b"")])  # ready-made: there may be no room to make it
+
+
+class _Discard:
+    """Standard output of a program: nobody reads it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+def _import(
+    name: str,
+    globals: Mapping[str, object] | None = None,
+    locals: Mapping[str, object] | None = None,
+    fromlist: Sequence[str] = (),
+    level: int = 0,
+    real: Callable[..., Any] = builtins.__import__,
+) -> Any:
+    if level == 0 and name in policy.MODULES:
+        return real(name, globals, locals, fromlist, 0)
+    raise ImportError(f"module not allowed: {name}")
+
+
+_BUILTINS = {
+    name: value for name, value in vars(builtins).items() if name not in ("open", "input", "breakpoint")
+}
+_BUILTINS["__import__"] = _import
+
+
+def prepare() -> None:
+    """Import all that programs may import, and silence the standard streams. Once, in the fork server."""
+    for name in (*sorted(policy.MODULES), *_LATE):
+        importlib.import_module(name)
+    sys.stdout = sys.stderr = _Discard()
+    sys.setrecursionlimit(1000)
+
+
+def run(items: Sequence[frames.Item], descriptor: int, output_limit: int) -> None:
+    """Run marshalled code, `items[0]`, on each of the marshalled input expressions behind it."""
+    code = marshal.loads(items[0][1])
+    for _, expression in items[1:]:
+        try:
+            reply = frames.pack([_call(code, marshal.loads(expression), output_limit)])
+        except MemoryError:
+            frames.write(descriptor, _MEMORY)
+            return
+        frames.write(descriptor, reply)
+
+
+def _call(code: Any, expression: Any, output_limit: int) -> frames.Item:
+    """One input: its arguments first, so that their failure is theirs; then the program."""
+    try:
+        space: dict[str, Any] = {"__builtins__": _BUILTINS.copy(), "__name__": "program"}
+        exec(code, space)  # noqa: S102 - running it is this process's only purpose
+        try:
+            space[policy.ARGUMENTS] = _arguments
+            arguments, named = eval(expression, space)  # noqa: S307 - likewise
+        except BaseException as error:  # noqa: BLE001 - a program may raise anything
+            return frames.INPUT, _name(error)
+        result = space[policy.ENTRY](*arguments, **named)
+        try:
+            text = canonical(result).encode("utf-8", "surrogatepass")
+        except NotAValue as error:
+            return frames.UNSERIALISABLE, str(error).encode("utf-8", "replace")[:_DETAIL]
+        except ValueError:
+            return frames.TOO_BIG, b"an int of too many digits"
+        return (frames.OK, text) if len(text) <= output_limit else (frames.TOO_BIG, b"%d bytes" % len(text))
+    except MemoryError:
+        raise
+    except SystemExit:
+        return frames.EXIT, b""
+    except BaseException as error:  # noqa: BLE001 - likewise
+        return frames.ERROR, _name(error)
+
+
+def _arguments(*arguments: object, **named: object) -> tuple[tuple[object, ...], dict[str, object]]:
+    return arguments, named
+
+
+def _name(error: BaseException) -> bytes:
+    return type(error).__name__.encode("utf-8", "replace")[:_DETAIL]

@@ -1,0 +1,254 @@
+"""Admission: which episodes may begin, which groups are trained together, which come too late.
+
+Pure logic under an injected clock; no sockets, no files. Words and rules are those of docs/design.md:
+
+* gate, per kind k:  open + waiting + batched ≤ (v + η + 1) · G_k   (η unbounded: open + waiting ≤ 8 · G_k)
+* a batch is formed when every kind has G_k waiting groups: oldest lease first, then sorted by lease id
+* a group staler than `max_staleness` at the step that would train it is dropped whole, never cut
+* every granted lease ends exactly once: trained, dropped (with its reason) or unused
+
+One counter for all kinds would deadlock: a fast kind could fill it while the batch waits for a slow one.
+What it does not do: keep groups across a restart (the journal does) or decide what a lease contains (LeaseMaker).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from common.clock import Clock
+from common.types import Group, Kind, Lease
+from learner.leases import kind_of, lease_id
+
+LEAD_UNBOUNDED = 8  # batches that may be open or waiting when η is unbounded, so that memory stays bounded
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """η, the staleness bound, the lease timeout in seconds and the number of batches of the whole run."""
+
+    eta: int
+    max_staleness: int
+    lease_timeout: float
+    steps: int
+
+
+@dataclass(slots=True)
+class _Open:
+    lease: Lease
+    actor: int | None  # None: waits to be granted again
+    deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The one end of a lease. `fate` is trained, unused, evaluated or the reason of a drop."""
+
+    lease: int
+    attempt: int
+    fate: str
+    step: int = -1
+
+
+class Admission:
+    """Counts leases in and groups out.
+
+    `make(lease_id, version)` supplies the material of a new lease. `ended` receives each lease's end, once.
+    """
+
+    def __init__(
+        self,
+        quota: Mapping[Kind, int],
+        limits: Limits,
+        clock: Clock,
+        make: Callable[[int, int], Lease],
+        ended: Callable[[Ended], None],
+    ) -> None:
+        self.quota = {kind: count for kind, count in quota.items() if count > 0}
+        self.limits = limits
+        self.version = 0
+        self.batched = 0  # batches formed so far; the next batch trains at this step
+        self.counts: Counter[str] = Counter()
+        self._clock = clock
+        self._make = make
+        self._ended = ended
+        self._open: dict[int, _Open] = {}
+        self._again: deque[int] = deque()
+        self._waiting: dict[Kind, dict[int, Group]] = {kind: {} for kind in self.quota}
+        self._next: dict[Kind, int] = dict.fromkeys(Kind, 0)
+
+    # -- leases --------------------------------------------------------------------------------------------------
+
+    def grant(self, actor: int, capacity: int) -> list[Lease]:
+        """At most `capacity` leases for `actor`: returned ones first, then the kind that lags its quota most."""
+        leases: list[Lease] = []
+        while len(leases) < capacity:
+            lease = self._returned() or self._new()
+            if lease is None:
+                break
+            self._open[lease.id] = _Open(lease, actor, self._clock.now() + self.limits.lease_timeout)
+            leases.append(lease)
+        return leases
+
+    def grant_evaluation(self, actor: int, lease: Lease) -> Lease:
+        """Register a lease that no quota counts."""
+        self._open[lease.id] = _Open(lease, actor, self._clock.now() + self.limits.lease_timeout)
+        return lease
+
+    def new_id(self, kind: Kind) -> int:
+        sequence = self._next[kind]
+        self._next[kind] = sequence + 1
+        return lease_id(kind, sequence)
+
+    def _returned(self) -> Lease | None:
+        while self._again:
+            held = self._open.get(self._again.popleft())
+            if held is not None and held.actor is None:
+                return dataclasses.replace(held.lease, attempt=held.lease.attempt + 1, version=self.version)
+        return None
+
+    def _new(self) -> Lease | None:
+        open_by_kind = Counter(kind_of(lease) for lease in self._open)
+        best: Kind | None = None
+        best_load = 0.0
+        for kind, size in self.quota.items():
+            used = open_by_kind[kind] + len(self._waiting[kind]) + self.batched * size
+            if self.limits.eta < 0:
+                room = used - self.batched * size < LEAD_UNBOUNDED * size
+            else:
+                room = used < (self.version + self.limits.eta + 1) * size
+            room = room and used < self.limits.steps * size
+            if room and (best is None or used / size < best_load):
+                best, best_load = kind, used / size
+        return None if best is None else self._make(self.new_id(best), self.version)
+
+    def renew(self, actor: int, leases: Iterable[int]) -> None:
+        deadline = self._clock.now() + self.limits.lease_timeout
+        for lease in leases:
+            held = self._open.get(lease)
+            if held is not None and held.actor == actor:
+                held.deadline = deadline
+
+    def expire(self) -> int:
+        """Return leases that went silent, to be granted again. Returns how many."""
+        now = self._clock.now()
+        return self._give_back([i for i, o in self._open.items() if o.actor is not None and o.deadline < now])
+
+    def actor_left(self, actor: int) -> int:
+        return self._give_back([i for i, o in self._open.items() if o.actor == actor])
+
+    def _give_back(self, leases: list[int]) -> int:
+        for lease in leases:
+            self._open[lease].actor = None
+            self._again.append(lease)
+        self.counts["returned"] += len(leases)
+        return len(leases)
+
+    # -- groups --------------------------------------------------------------------------------------------------
+
+    def is_open(self, lease: int) -> bool:
+        return lease in self._open
+
+    def deliver(self, group: Group) -> bool:
+        """Take a group in. False: it was late or a duplicate, or its lease ended by it as a drop."""
+        held = self._open.pop(group.lease, None)
+        if held is None:
+            self.counts["duplicates"] += 1
+            return False
+        reason = group.failure or ("stale" if self._too_old(group) else "")
+        if reason:
+            self._end(group.lease, group.attempt, reason)
+            return False
+        if group.kind is Kind.EVAL:
+            self._end(group.lease, group.attempt, "evaluated")
+        else:
+            self._waiting[group.kind][group.lease] = group
+        return True
+
+    def restore(self, groups: Iterable[Group]) -> None:
+        """Put journaled groups back among the waiting; their leases count as granted and accepted."""
+        for group in groups:
+            self._waiting[group.kind][group.lease] = group
+
+    def form(self) -> list[Group] | None:
+        """The next batch, sorted by lease id, or None while a kind is short or the run has all its batches."""
+        for kind, groups in self._waiting.items():
+            for lease in [i for i, g in groups.items() if self._too_old(g)]:
+                group = groups.pop(lease)
+                self._end(group.lease, group.attempt, "stale")
+            if len(groups) < self.quota[kind]:
+                return None
+        if self.batched >= self.limits.steps:
+            return None
+        batch: list[Group] = []
+        for kind, groups in self._waiting.items():
+            batch += [groups.pop(lease) for lease in sorted(groups)[: self.quota[kind]]]
+        batch.sort(key=lambda group: group.lease)
+        self.batched += 1
+        return batch
+
+    def trained(self, step: int, batch: Iterable[Group]) -> None:
+        for group in batch:
+            self._end(group.lease, group.attempt, "trained", step)
+
+    # -- versions ------------------------------------------------------------------------------------------------
+
+    def advance(self, version: int) -> list[tuple[int | None, int]]:
+        """Every serving engine has finished loading `version`.
+
+        Returns (actor, lease) of open leases that can no longer meet the staleness bound; they have ended.
+        """
+        if version < self.version:
+            raise ValueError(f"version {version} after {self.version}")
+        self.version = version
+        late = [
+            (held.actor, lease)
+            for lease, held in self._open.items()
+            if held.lease.kind is not Kind.EVAL
+            and self.batched - held.lease.version > self.limits.max_staleness
+        ]
+        for _, lease in late:
+            held = self._open.pop(lease)
+            self._end(lease, held.lease.attempt, "cancelled")
+        return late
+
+    def resume(self, version: int, batched: int, following: Mapping[Kind, int]) -> None:
+        """Start at `version` with `batched` batches formed; new leases of each kind count from `following`."""
+        self.version, self.batched = version, batched
+        self._next.update(following)
+
+    def close(self) -> None:
+        """The run is over: what is open or waiting ends unused."""
+        for lease, held in list(self._open.items()):
+            self._end(lease, held.lease.attempt, "unused")
+        for groups in self._waiting.values():
+            for group in groups.values():
+                self._end(group.lease, group.attempt, "unused")
+            groups.clear()
+        self._open.clear()
+        self._again.clear()
+
+    @property
+    def open(self) -> Counter[Kind]:
+        return Counter(kind_of(lease) for lease in self._open)
+
+    @property
+    def waiting(self) -> dict[Kind, int]:
+        return {kind: len(groups) for kind, groups in self._waiting.items()}
+
+    def waiting_groups(self) -> list[Group]:
+        return [group for groups in self._waiting.values() for group in groups.values()]
+
+    def _too_old(self, group: Group) -> bool:
+        oldest = group.oldest_version
+        return (
+            group.kind is not Kind.EVAL
+            and oldest is not None
+            and self.batched - oldest > self.limits.max_staleness
+        )
+
+    def _end(self, lease: int, attempt: int, fate: str, step: int = -1) -> None:
+        self.counts[f"ended/{fate}"] += 1
+        self._ended(Ended(lease, attempt, fate, step))

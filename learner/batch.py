@@ -1,0 +1,107 @@
+"""From a batch of groups to what each trainer rank trains.
+
+The loss of a batch is Σ_s w_s · (token losses of stream s) / (tokens of stream s in the whole batch), s the six streams.
+Every sequence carries its weight w_s / T_s, so the gradient does not depend on how sequences are packed, on the number
+of micro-batches or on the number of ranks (up to floating-point order).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from common.types import STREAMS, Group, Int32Array, Kind, MicroBatch, Sample, Share
+from learner.advantage import whiten
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainSequence:
+    """A trainable sample with its prompt, advantage and weight per token."""
+
+    prompt: Int32Array
+    sample: Sample
+    advantage: float
+    weight: float
+    step: int
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.sample.tokens)
+
+
+def sequences(
+    step: int, batch: Sequence[Group], stream_weight: str
+) -> tuple[list[TrainSequence], tuple[Kind, ...]]:
+    """(trainable sequences in lease order, streams whose advantages carry no signal)."""
+    found = [(g.prompts[s.prompt], s) for g in batch for s in g.samples if s.trainable and len(s.tokens)]
+    advantages, silent = whiten([s.stream for _, s in found], [s.reward for _, s in found])
+    tokens = Counter[Kind]()
+    for _, sample in found:
+        tokens[sample.stream] += len(sample.tokens)
+    total = sum(tokens.values())
+    weight = {
+        stream: 1.0 / len(STREAMS) / tokens[stream] if stream_weight == "equal" else 1.0 / total
+        for stream in tokens
+    }
+    rows = [
+        TrainSequence(prompt, sample, float(advantage), weight[sample.stream], step)
+        for (prompt, sample), advantage in zip(found, advantages, strict=True)
+    ]
+    return rows, silent
+
+
+def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[Share]:
+    """One share per rank: micro-batches of at most `tokens` padded tokens, of like lengths, as many for each rank."""
+    by_length = sorted(range(len(rows)), key=lambda i: (-rows[i].length, i))
+    packs: list[list[TrainSequence]] = []
+    for index in by_length:
+        row = rows[index]
+        if packs and (len(packs[-1]) + 1) * packs[-1][0].length <= tokens:
+            packs[-1].append(row)
+        else:
+            packs.append([row])
+    if ranks > 1 and len(packs) < ranks:
+        packs = _split(by_length, rows, ranks)
+    per_rank: list[list[MicroBatch]] = [[] for _ in range(ranks)]
+    loads = [0] * ranks
+    rounds = -(-len(packs) // ranks)
+    for pack in packs:
+        rank = min((r for r in range(ranks) if len(per_rank[r]) < rounds), key=lambda r: (loads[r], r))
+        per_rank[rank].append(micro_batch(pack))
+        loads[rank] += len(pack) * pack[0].length
+    for batches in per_rank:
+        batches += [micro_batch([])] * (rounds - len(batches))
+    return [Share(step, tuple(batches)) for batches in per_rank]
+
+
+def _split(order: Sequence[int], rows: Sequence[TrainSequence], ranks: int) -> list[list[TrainSequence]]:
+    dealt = [[rows[i] for i in order[rank::ranks]] for rank in range(ranks)]
+    return [pack for pack in dealt if pack]
+
+
+def micro_batch(rows: Sequence[TrainSequence]) -> MicroBatch:
+    """Concatenate; an empty one is what a rank trains to keep step with the others."""
+    return MicroBatch(
+        tokens=_join([part for r in rows for part in (r.prompt, r.sample.tokens)], np.int32),
+        prompt_lengths=np.asarray([len(r.prompt) for r in rows], dtype=np.int32),
+        answer_lengths=np.asarray([len(r.sample.tokens) for r in rows], dtype=np.int32),
+        logprobs=_join([r.sample.logprobs for r in rows], np.float32),
+        staleness=_join([staleness(r.sample, r.step) for r in rows], np.int32),
+        advantages=np.asarray([r.advantage for r in rows], dtype=np.float32),
+        weights=np.asarray([r.weight for r in rows], dtype=np.float32),
+    )
+
+
+def staleness(sample: Sample, step: int) -> Int32Array:
+    """[T] int32: the step that trains each token minus the version that sampled it."""
+    out = np.zeros(len(sample.tokens), dtype=np.int32)
+    for span in sample.spans:
+        out[span.start : span.end] = step - span.version
+    return out
+
+
+def _join(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate(parts).astype(dtype, copy=False) if parts else np.zeros(0, dtype=dtype)

@@ -1,0 +1,101 @@
+"""Checkpoints: a folder that appears whole or not at all, and does not depend on ranks or ZeRO stage.
+
+    FOLDER/trainer.json              steps trained, format
+    FOLDER/hf/                       a Hugging Face folder that vLLM loads: config, tokenizer, float32 weights
+    FOLDER/optimizer-00000.safetensors …   first and second moments of AdamW by parameter name
+
+Invariant: a folder under its final name is complete and on disk. There is no pickle in it.
+Not contained: task book, ledger and journal, which belong to the intake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from common.errors import PartFailed
+
+FORMAT = 1
+WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".index.json")
+
+
+@contextmanager
+def durable_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder to fill; on success it is on disk as `folder`, in place of what was there.
+
+
+    On failure `folder` is as before, and the half-filled one is removed by the next attempt.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    replaced = folder.with_name(folder.name + ".replaced")
+    for leftover in (partial, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
+    partial.mkdir(parents=True)
+    yield partial
+    for path in (*partial.rglob("*"), partial):
+        _fsync(path)
+    if folder.exists():
+        folder.rename(replaced)
+    partial.rename(folder)
+    _fsync(folder.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def write_model(hf: Path, source: Path, weights: dict[str, Tensor]) -> None:
+    """Weights (checkpoint name → tensor) as safetensors, beside config and tokenizer of `source`."""
+    hf.mkdir()
+    for path in source.iterdir():
+        if path.is_file() and not path.name.endswith(WEIGHT_FILES):
+            shutil.copyfile(path, hf / path.name)
+    save_torch_state_dict(weights, hf, metadata={"format": "pt"})
+
+
+def write_moments(folder: Path, index: int, moments: list[tuple[str, Tensor]]) -> None:
+    save_file({name: tensor.contiguous().cpu() for name, tensor in moments}, _moments_file(folder, index))
+
+
+def read_moments(folder: Path) -> Iterator[dict[str, Tensor]]:
+    """One file at a time, name → float32 tensor."""
+    for path in sorted(folder.glob("optimizer-*.safetensors")):
+        yield load_file(path)
+
+
+def write_manifest(folder: Path, *, steps: int) -> None:
+    (folder / "trainer.json").write_text(json.dumps({"format": FORMAT, "steps": steps}))
+
+
+def read_manifest(folder: Path) -> int:
+    """Steps trained. Raises PartFailed if `folder` is no complete checkpoint, or of another format."""
+    path = folder / "trainer.json"
+    if not path.is_file():
+        raise PartFailed("learner", f"{folder} is not a complete checkpoint: trainer.json is missing")
+    manifest = json.loads(path.read_text())
+    if manifest["format"] != FORMAT:
+        raise PartFailed("learner", f"{folder} has format {manifest['format']}; this program reads {FORMAT}")
+    return int(manifest["steps"])
+
+
+def prune(folder: Path, *, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints (step-NNNNNN) of `folder`."""
+    for old in sorted(folder.glob("step-*[0-9]"))[:-keep]:
+        shutil.rmtree(old)
+
+
+def _moments_file(folder: Path, index: int) -> Path:
+    return folder / f"optimizer-{index:05d}.safetensors"
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

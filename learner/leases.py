@@ -1,0 +1,51 @@
+"""What a lease contains.
+
+Lease ids say their kind (`id % 8`), and the material is drawn by a generator seeded with (run seed, lease id) from a
+book that grows at version boundaries only: what a lease contains never depends on timing.
+"""
+
+from __future__ import annotations
+
+import random
+
+from common.config import Config
+from common.seeds import derive
+from common.types import Kind, Lease, Task
+from learner.task_book import TaskBook
+
+_KINDS = tuple(Kind)
+
+
+def lease_id(kind: Kind, sequence: int) -> int:
+    return sequence * len(_KINDS) + _KINDS.index(kind)
+
+
+def kind_of(lease: int) -> Kind:
+    return _KINDS[lease % len(_KINDS)]
+
+
+def sequence_of(lease: int) -> int:
+    return lease // len(_KINDS)
+
+
+class LeaseMaker:
+    """Draws references and tasks from the book; evaluation leases carry the task they are given."""
+
+    def __init__(self, config: Config, book: TaskBook) -> None:
+        self._config = config
+        self._book = book
+
+    def make(self, lease: int, version: int) -> Lease:
+        kind, seed = kind_of(lease), derive(self._config.run.seed, lease)
+        rng = random.Random(derive(seed, "material"))
+        algorithm = self._config.algorithm
+        if kind.proposes:
+            references = self._book.references(rng, kind.task_type, self._config.environment.references)
+            return Lease(lease, 0, kind, version, seed, algorithm.samples, references=references)
+        task = self._book.task(rng, kind.task_type)
+        return Lease(lease, 0, kind, version, seed, algorithm.solve_samples, task=task)
+
+    def evaluation(self, lease: int, version: int, task: Task, temperature: float) -> Lease:
+        """Seeded by the task alone, so that evaluations before and after draw the same random numbers."""
+        seed = derive(self._config.run.seed, "eval", task.type, task.key)
+        return Lease(lease, 0, Kind.EVAL, version, seed, 1, task=task, temperature=temperature)

@@ -1,0 +1,121 @@
+"""The trained policy: a Hugging Face causal language model and the log-probs it gives to tokens.
+
+Sequences go through the model as rows [S, L], padded on the right and without an attention mask. That is
+exact: attention is causal, so a real token sees only itself and what stands left of it, and padding stands
+right of every real token; the outputs of padding positions are never selected. The vocabulary head runs on
+the selected positions alone and the softmax is taken in float32.
+Invariant: log-probs are those of sampling at temperature 1 from the whole vocabulary.
+Not covered: models whose head needs more than the hidden state (refused on load); dropout is
+expected to be 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from common.errors import PartFailed
+from common.types import Float32Array, Int32Array, MicroBatch
+
+# (input_ids [S, L], positions [N], targets [N]) → log-probs [N]: a Policy, or what wraps one for training.
+Scorer = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Policy(torch.nn.Module):
+    """Wraps `model`: one forward call yields log-probs of chosen tokens, never logits of all positions."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+        """Log-probs float32 [N] of `targets` [N], predicted at flat indices `positions` into rows [S, L]."""
+        hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+        chosen = hidden.flatten(0, 1).index_select(0, positions)
+        logits: Tensor = self.model.get_output_embeddings()(chosen).float()
+        return logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+
+
+def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
+    """Read a Hugging Face model folder. Raises PartFailed if no usable causal language model is in it."""
+    if not (folder / "config.json").is_file():
+        raise PartFailed("learner", f"no config.json in {folder}", hint="set model.path or model.build")
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
+    )
+    policy = Policy(model)
+    _check_head(policy, folder)
+    return policy
+
+
+def answer_logprobs(scorer: Scorer, batch: MicroBatch, device: torch.device | None = None) -> Tensor:
+    """Log-probs float32 [Σ answer] of all answer tokens, in the order of `batch.logprobs`; differentiable.
+
+    ValueError if the batch has no answer token, or a sequence has no prompt token.
+    """
+    rows = pad(batch.tokens, batch.prompt_lengths, batch.answer_lengths)
+    return scorer(*(torch.from_numpy(array).to(device) for array in rows))
+
+
+def score(
+    scorer: Scorer, sequences: Sequence[Int32Array], *, tokens: int, device: torch.device | None = None
+) -> list[Float32Array]:
+    """Log-probs of tokens 1… of each sequence, float32 [len − 1]; at most `tokens` padded ones a time."""
+    found: list[Float32Array] = [np.zeros(max(len(s) - 1, 0), np.float32) for s in sequences]
+    waiting = [i for i, s in enumerate(sequences) if len(s) > 1]
+    with torch.no_grad():
+        while waiting:
+            width = len(sequences[waiting[0]])
+            count = 1
+            while count < len(waiting) and max(width, len(sequences[waiting[count]])) * (count + 1) <= tokens:
+                width = max(width, len(sequences[waiting[count]]))
+                count += 1
+            chosen, waiting = waiting[:count], waiting[count:]
+            lengths = np.array([len(sequences[i]) for i in chosen], np.int32)
+            rows = pad(np.concatenate([sequences[i] for i in chosen]), np.ones_like(lengths), lengths - 1)
+            flat = scorer(*(torch.from_numpy(array).to(device) for array in rows)).float().cpu().numpy()
+            for i, part in zip(chosen, np.split(flat, np.cumsum(lengths - 1)[:-1]), strict=True):
+                found[i] = part.copy()
+    return found
+
+
+class Rows(NamedTuple):
+    input_ids: np.ndarray[tuple[int, int], np.dtype[np.int64]]  # [S, L], zeros right of each sequence
+    positions: np.ndarray[tuple[int], np.dtype[np.int64]]  # [N], flat index that predicts answer token n
+    targets: np.ndarray[tuple[int], np.dtype[np.int64]]  # [N], the answer tokens
+
+
+def pad(tokens: Int32Array, prompt_lengths: Int32Array, answer_lengths: Int32Array) -> Rows:
+    """Lay concatenated prompt + answer sequences out as rows. The last token of each is only a target."""
+    if len(prompt_lengths) == 0 or prompt_lengths.min() < 1 or answer_lengths.sum() < 1:
+        raise ValueError("a micro-batch needs a prompt token in every sequence and at least one answer token")
+    lengths = (prompt_lengths + answer_lengths).astype(np.int64)
+    if lengths.sum() != len(tokens):
+        raise ValueError(f"lengths add up to {lengths.sum()} tokens, but there are {len(tokens)}")
+    width = int(lengths.max())
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    column = np.arange(len(tokens)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    answer = column >= np.repeat(prompt_lengths, lengths)
+    grid = np.zeros((len(lengths), width), np.int64)
+    grid[row, column] = tokens
+    positions = row[answer] * (width - 1) + column[answer] - 1
+    return Rows(np.ascontiguousarray(grid[:, :-1]), positions, tokens[answer].astype(np.int64))
+
+
+def _check_head(policy: Policy, folder: Path) -> None:
+    """Some families scale or cap logits after the head; the bare head would be silently wrong for them."""
+    ids = torch.arange(4).reshape(1, 4)
+    with torch.no_grad():
+        whole = policy.model(input_ids=ids, use_cache=False).logits[0, :3].float().log_softmax(-1)
+        ours = policy(ids, torch.arange(3), ids[0, 1:])
+    if not torch.allclose(ours, whole.gather(1, ids[0, 1:, None]).squeeze(1), rtol=1e-3, atol=1e-3):
+        family = type(policy.model).__name__
+        raise PartFailed("learner", f"{folder}: the logits of {family} are more than its output embedding")

@@ -1,0 +1,194 @@
+"""One trainer rank: trains batches, scores sequences, hands out weights and writes checkpoints.
+
+Invariants: `step` applies the gradient of Σ over all micro-batches of all ranks of Σ_s weights[s] · Σ_t
+loss_t, whatever the division into micro-batches and ranks; the learning rate depends on the number of the
+batch alone; with one torch thread equal shares give bit-equal metrics and weights.
+All methods but `close` are collective: every rank calls them in the same order, `step` with equally many
+micro-batches.
+Not guaranteed: a rank that dies inside a collective leaves the others waiting until
+COLLECTIVE_TIMEOUT; whoever placed the ranks watches them and stops the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import nullcontext
+from datetime import timedelta
+from pathlib import Path
+
+import deepspeed
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from common.config import Config, LearnerConfig
+from common.errors import ConfigError, PartFailed
+from common.types import Float32Array, Int32Array, MicroBatch, Share
+from learner import checkpoint, policy
+from learner.loss import LOSSES
+from learner.step_metrics import StepMetrics
+from learner.zero import Zero, skip_shared_memory_op
+
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+
+# Stands in for an empty micro-batch: its weight, and so its gradient, is 0, yet it runs every collective and
+# gives every parameter a gradient.
+PADDING = MicroBatch(
+    tokens=np.zeros(2, np.int32),
+    prompt_lengths=np.ones(1, np.int32),
+    answer_lengths=np.ones(1, np.int32),
+    logprobs=np.zeros(1, np.float32),
+    staleness=np.zeros(1, np.int32),
+    advantages=np.zeros(1, np.float32),
+    weights=np.zeros(1, np.float32),
+)
+
+
+def learning_rate(settings: LearnerConfig, step: int) -> float:
+    """Of the batch after `step` trained ones: linear warm-up, then constant."""
+    return settings.lr * min(1.0, (step + 1) / max(1, settings.warmup_steps))
+
+
+class Trainer:
+    """Rank `rank` of `world`; `master`: (host, port) of rank 0; `folder` is that of the run.
+
+    Starts from `start`, a checkpoint, or else from the model of the configuration. Blocks until all ranks are
+    there. One per process: it owns torch's default process group.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        rank: int,
+        world: int,
+        master: tuple[str, int],
+        folder: Path,
+        start: Path | None = None,
+    ) -> None:
+        if config.model.dtype != "float32":
+            raise ConfigError(f"model.dtype is {config.model.dtype}: the learner trains in float32")
+        self.config, self.rank, self.world, self.folder = config, rank, world, folder
+        self.loss = LOSSES[config.learner.loss]
+        torch.set_num_threads(config.learner.threads)
+        torch.manual_seed(config.run.seed)
+        _join(rank, world, master)
+        self.zero = self._build(Path(config.model.path)) if start is None else self._restored(folder / start)
+
+    def step(self, share: Share) -> dict[str, float]:
+        """Train one batch, of which `share` is this rank's part. Returns metrics of the whole batch.
+
+        loss; grad_norm (before clipping); lr; over answer tokens ratio_mean, ratio_max (trained over
+        behaviour probability), kl (k1 estimate of behaviour from trained policy, nats), surprisal (−log-prob,
+        nats; estimates the entropy where on-policy), effective_sample_size (share of tokens, 0–1), and the
+        loss's own statistics (`clipped`); tokens (answers only), sequences; seconds_forward, seconds_backward
+        and seconds_update, of the slowest rank. PartFailed if the loss or its gradient is not finite.
+        """
+        metrics = StepMetrics()
+        batches = share.micro_batches or (PADDING,)
+        lr = learning_rate(self.config.learner, share.step)
+        with metrics.timed("backward"), self.zero.accumulation():
+            for i, batch in enumerate(batches):
+                with metrics.timed("forward"):
+                    loss = self._loss(self.zero, batch, metrics)
+                self.zero.backward(loss, last=i + 1 == len(batches))
+        with metrics.timed("update"):
+            grad_norm = self.zero.step(lr)
+        values = {**metrics.reduced(), "grad_norm": grad_norm, "lr": lr}
+        if not np.isfinite([values["loss"], grad_norm]).all():
+            raise PartFailed(
+                f"trainer rank {self.rank}",
+                f"step {share.step}: loss {values['loss']}, gradient norm {grad_norm}",
+                hint="a smaller learner.lr; the last checkpoint is untouched",
+            )
+        return values
+
+    def score(self, sequences: Sequence[Int32Array]) -> list[Float32Array]:
+        """Log-probs of tokens 1… of each sequence, float32 [len − 1], under the weights as they are."""
+        limit = self.config.learner.micro_batch_tokens
+        return policy.score(self.zero, sequences, tokens=limit, device=self.zero.device)
+
+    def snapshot(self) -> list[tuple[str, Tensor]]:
+        """Copies in host memory of all parameters by checkpoint name, tied ones once. Empty on ranks > 0."""
+        held: list[tuple[str, Tensor]] = []
+        for bucket in self.zero.weights():
+            if self.rank == 0:
+                held += [(name, tensor.to("cpu", copy=True)) for name, tensor in bucket]
+        return held
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; when this returns, on any rank, it is durable. Relative paths: in the run
+        folder."""
+        weights = dict(self.snapshot())
+        with checkpoint.durable_folder(self.folder / folder) if self.rank == 0 else nullcontext() as partial:
+            steps = self.zero.updates
+            for index, moments in enumerate(self.zero.moments() if steps else ()):
+                if partial is not None:
+                    checkpoint.write_moments(partial, index, moments)
+            if partial is not None:
+                checkpoint.write_model(partial / "hf", Path(self.config.model.path), weights)
+                checkpoint.write_manifest(partial, steps=steps)
+        dist.barrier()
+
+    def load(self, folder: Path) -> None:
+        """Continue from a checkpoint; bit-equal if ranks and stage are those that wrote it."""
+        self.zero.close()
+        self.zero = self._restored(self.folder / folder)
+
+    def close(self) -> None:
+        self.zero.close()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def _build(self, model: Path) -> Zero:
+        return Zero(policy.load_policy(model), self.config.learner, world=self.world)
+
+    def _restored(self, folder: Path) -> Zero:
+        steps = checkpoint.read_manifest(folder)
+        zero = self._build(folder / "hf")
+        if steps:
+            # AdamW has no moments to set before a step; one without gradient at rate 0 moves no weight.
+            with zero.accumulation():
+                zero.backward(self._loss(zero, PADDING, StepMetrics()), last=True)
+            zero.step(0.0)
+            for moments in checkpoint.read_moments(folder):
+                zero.restore_moments(moments)
+            zero.updates = steps
+        return zero
+
+    def _loss(self, zero: Zero, batch: MicroBatch, metrics: StepMetrics) -> Tensor:
+        empty = batch is PADDING or len(batch.answer_lengths) == 0
+        batch = PADDING if empty else batch
+        device = zero.device
+        behaviour = torch.tensor(batch.logprobs, device=device)
+        lengths = torch.tensor(batch.answer_lengths, dtype=torch.long, device=device)
+        advantages = torch.tensor(batch.advantages, device=device).repeat_interleave(lengths)
+        weights = torch.tensor(batch.weights, device=device).repeat_interleave(lengths)
+        logprobs = policy.answer_logprobs(zero, batch, device)
+        token = self.loss(logprobs, behaviour, advantages, clip=self.config.learner.clip)
+        loss = (weights * token.loss).sum()
+        metrics.add(loss, logprobs, behaviour, token.statistics, 0 if empty else len(lengths))
+        return loss
+
+
+def _join(rank: int, world: int, master: tuple[str, int]) -> None:
+    address = f"tcp://{master[0]}:{master[1]}"
+    skip_shared_memory_op()
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it; each rank sees its own device only
+    try:
+        dist.init_process_group(
+            "gloo",
+            init_method=address,
+            rank=rank,
+            world_size=world,
+            timeout=COLLECTIVE_TIMEOUT,
+        )
+    except dist.DistError as error:
+        raise PartFailed(
+            f"trainer rank {rank}",
+            f"cannot meet the other ranks at {address}: {str(error).splitlines()[0]}",
+            hint="is the port in use, or a rank missing?",
+        ) from error
+    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)

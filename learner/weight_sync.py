@@ -1,0 +1,255 @@
+"""Weight versions: which engine serves what, and when the next push goes out. Lives in the intake, without torch.
+
+A push has two phases. *Stage*: the publisher (trainer rank 0) and every engine form a group (a new *epoch* whenever
+membership changed) and broadcast into staging buffers while decoding goes on; a failure abandons the attempt and no
+engine has changed. *Commit*: each engine loads its buffer in a short pause, then scores the probe; an engine whose
+log-probs differ from the learner's by more than the tolerance leaves service.
+
+An engine enters service by committing a push, the first one included; so a fresh run, a resumed one, a restarted
+engine and a late joiner take the same path. The version advances when every engine in the group has committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+
+from common.messages import Ack, Commit, Committed, Offer, Published, Push, Stage, Staged, Stop
+
+log = logging.getLogger(__name__)
+
+Notify = Callable[[int, object], Awaitable[None]]
+_T = TypeVar("_T")
+STOP = Push(-1, -1, 0, stop=True)
+
+
+@dataclass
+class _Engine:
+    committed: int | None = None  # version it serves
+    staged: asyncio.Future[str] | None = None
+    loaded: asyncio.Future[Committed] | None = None
+    gone: bool = False
+
+
+@dataclass
+class PushRecord:
+    """What one push cost, seconds: for the metrics."""
+
+    version: int
+    engines: int
+    stage: float = 0.0
+    pauses: list[float] = field(default_factory=list)
+    probe_difference: float = 0.0
+
+
+class WeightSync:
+    """Drives pushes.
+
+    `available` is the newest version the publisher holds (it keeps the one in force too); `held` says that no new
+    version may go out.
+    """
+
+    def __init__(
+        self,
+        notify: Notify,
+        committed: Callable[[PushRecord], None],
+        *,
+        held: Callable[[], bool],
+        tolerance: float,
+        timeout: float,
+    ) -> None:
+        self.version: int | None = None  # None until the first push of this incarnation is in
+        self.available: int | None = None
+        self._notify, self._committed, self._held = notify, committed, held
+        self._tolerance, self._timeout = tolerance, timeout
+        self._engines: dict[int, _Engine] = {}
+        self._group: frozenset[int] = frozenset()
+        self._epoch = 0
+        self._wake = asyncio.Event()
+        self._stopped = False
+        self._want_push: asyncio.Future[Push] | None = None
+        self._offer: asyncio.Future[Offer] | None = None
+        self._published: asyncio.Future[Published] | None = None
+
+    # -- what peers say ------------------------------------------------------------------------------------------
+
+    def engine_joined(self, index: int) -> None:
+        self.engine_left(index)
+        self._engines[index] = _Engine()
+        self._wake.set()
+
+    def engine_left(self, index: int) -> None:
+        engine = self._engines.pop(index, None)
+        if engine is None:
+            return
+        engine.gone = True
+        if engine.staged is not None and not engine.staged.done():
+            engine.staged.set_result("left")
+        if engine.loaded is not None and not engine.loaded.done():
+            engine.loaded.set_result(Committed(-1, error="left"))
+        self._wake.set()
+
+    def in_service(self, index: int) -> bool:
+        engine = self._engines.get(index)
+        return engine is not None and self.version is not None and engine.committed == self.version
+
+    def step_ready(self, version: int) -> None:
+        """The publisher holds a snapshot of `version`."""
+        self.available = version
+        self._wake.set()
+
+    def reconsider(self) -> None:
+        """Something outside changed (an evaluation ended, say): look again whether a push may go."""
+        self._wake.set()
+
+    async def want_push(self) -> Push:
+        if self._stopped:
+            return STOP
+        self._want_push = asyncio.get_running_loop().create_future()
+        self._wake.set()
+        return await self._want_push
+
+    def stop(self) -> None:
+        """Let the publisher go, whenever it asks."""
+        self._stopped = True
+        if self._want_push is not None and not self._want_push.done():
+            self._want_push.set_result(STOP)
+
+    def offer(self, message: Offer) -> Ack:
+        if self._offer is not None and not self._offer.done():
+            self._offer.set_result(message)
+        return Ack()
+
+    def published(self, message: Published) -> Ack:
+        if self._published is not None and not self._published.done():
+            self._published.set_result(message)
+        return Ack()
+
+    def staged(self, index: int, message: Staged) -> Ack:
+        engine = self._engines.get(index)
+        if engine and engine.staged is not None and not engine.staged.done() and message.epoch == self._epoch:
+            engine.staged.set_result(message.error)
+        return Ack()
+
+    def committed(self, index: int, message: Committed) -> Ack:
+        engine = self._engines.get(index)
+        if engine and engine.loaded is not None and not engine.loaded.done():
+            engine.loaded.set_result(message)
+        return Ack()
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._due():
+                if not await self._push():
+                    break
+
+    @property
+    def _target(self) -> int | None:
+        """While pushes are held, an engine that joins still gets the version in force."""
+        return self.version if self._held() and self.version is not None else self.available
+
+    def _due(self) -> bool:
+        target = self._target
+        if target is None or not self._engines or self._want_push is None:
+            return False
+        return any(engine.committed != target for engine in self._engines.values())
+
+    async def _push(self) -> bool:
+        """One attempt. False if nothing more can be done until somebody joins, leaves or asks."""
+        loop = asyncio.get_running_loop()
+        version = self._target
+        assert self._want_push is not None and version is not None
+        members = frozenset(self._engines)
+        if members != self._group:
+            self._epoch += 1
+            self._group = members
+        asked, self._want_push = self._want_push, None
+        self._offer, self._published = loop.create_future(), loop.create_future()
+        engines = {index: self._engines[index] for index in sorted(members)}
+        for engine in engines.values():
+            engine.staged, engine.loaded = loop.create_future(), loop.create_future()
+        asked.set_result(Push(version, self._epoch, 1 + len(members)))
+        began = loop.time()
+        offer = await self._within(self._offer)
+        if offer is None:
+            log.error("the publisher did not offer version %d within %.0f s", version, self._timeout)
+            self._group = frozenset()
+            return False
+        for rank, index in enumerate(engines, start=1):
+            await self._notify(
+                index,
+                Stage(offer.epoch, version, offer.host, offer.port, rank, 1 + len(members),
+                      offer.tensors, offer.checksum, self._timeout),
+            )  # fmt: skip
+        published = await self._within(self._published)
+        failed = "" if published is not None and not published.error else "broadcast failed"
+        for index, engine in engines.items():
+            assert engine.staged is not None
+            error = await self._within(engine.staged)
+            if error is None or error:
+                failed = failed or "staging failed"
+                await self._retire(
+                    index, engine, f"could not stage version {version}: {error or 'no answer'}"
+                )
+        if failed:
+            log.warning("push of version %d abandoned: %s", version, failed)
+            self._group = frozenset()
+            return True
+        return await self._commit(version, offer, engines, loop.time() - began)
+
+    async def _commit(self, version: int, offer: Offer, engines: dict[int, _Engine], stage: float) -> bool:
+        record = PushRecord(version, len(engines), stage)
+        loading = {index: e for index, e in engines.items() if e.committed != version and not e.gone}
+        for index in loading:
+            await self._notify(index, Commit(version, offer.probe))
+        for index, engine in loading.items():
+            assert engine.loaded is not None
+            reply = await self._within(engine.loaded)
+            if reply is None or reply.error:
+                await self._retire(
+                    index, engine, f"could not load version {version}: {reply and reply.error}"
+                )
+                continue
+            difference = probe_difference(offer.probe_logprobs, reply.probe)
+            record.probe_difference = max(record.probe_difference, difference)
+            record.pauses.append(reply.pause)
+            if not difference <= self._tolerance:
+                await self._retire(
+                    index, engine, f"log-probs differ by {difference:.2g} after version {version}"
+                )
+                continue
+            engine.committed = version
+        if any(e.committed == version for e in self._engines.values()):
+            self.version = version
+            self._committed(record)
+        return True
+
+    async def _retire(self, index: int, engine: _Engine, why: str) -> None:
+        """Out of service; the actor ends with this reason and whoever watches it starts another."""
+        if self._engines.get(index) is not engine:
+            return
+        log.error("actor %d leaves service: %s", index, why)
+        self.engine_left(index)
+        await self._notify(index, Stop(f"error: {why}"))
+
+    async def _within(self, future: asyncio.Future[_T]) -> _T | None:
+        done, _ = await asyncio.wait([future], timeout=self._timeout)
+        return future.result() if done else None
+
+
+def probe_difference(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> float:
+    """Largest |difference| of log-probs; infinite when shapes differ or a value is not finite."""
+    if len(ours) != len(theirs) or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+        return float("inf")
+    gaps = [float(np.max(np.abs(a - b))) for a, b in zip(ours, theirs, strict=True) if len(a)]
+    worst = max(gaps, default=0.0)
+    return worst if np.isfinite(worst) else float("inf")

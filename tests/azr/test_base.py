@@ -1,0 +1,158 @@
+"""The base model's grammar, text, tokenizer and folder; a model of thirty steps, which has learned nothing."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from actors.codec import Codec
+from actors.triplets import PythonTriplets
+from actors.wording import read_tags
+from azr.base import build, grammar, heldout
+from azr.base.accuracy import Accuracy
+from azr.base.pretrain import Recipe, batch
+from azr.base.text import SETTINGS, Mix, Text
+from common.errors import PartFailed
+from common.types import TaskType
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    lines: list[str] = []
+    build(path, steps=30, log=lines.append)
+    assert any("step 30/30" in line for line in lines)
+    return path
+
+
+def test_worked_program() -> None:
+    program = grammar.parse("def f(a):\n b=(a+7)%10\n c=max(b,3)\n d=(4-c)%10\n return d")
+    assert program is not None
+    assert program.run(5) == (5, 2, 3, 1)
+    assert program.output(9) == 8
+
+
+@given(st.integers(), st.integers(0, 9))
+def test_interpreter_agrees_with_python(seed: int, value: int) -> None:
+    program = grammar.random_program(random.Random(seed), 1, 5)
+    assert grammar.parse(program.text) == program
+    scope: dict[str, int] = {"a": value}
+    for line in program.text.split("\n")[1:-1]:
+        name, _, expression = line.strip().partition("=")
+        scope[name] = eval(expression, {"__builtins__": {"max": max, "min": min}}, scope)  # noqa: S307
+    assert tuple(scope.values()) == program.run(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "def f(a):",
+        "def f(a):\n b=a\n return b",
+        "def f(a):\n c=(a+1)%10\n return c",
+        "def f(a):\n b=(a+1)%10\n return a",
+    ],
+)
+def test_other_text_is_no_program(text: str) -> None:
+    assert grammar.parse(text) is None
+
+
+def test_training_text_is_right_and_has_no_held_out_program() -> None:
+    text = Text(Mix(), random.Random(3))
+    triplets = PythonTriplets(SETTINGS)
+    seen = 0
+    for _ in range(2000):
+        prompt, response = text.example()
+        assert read_tags(response).well_formed
+        for found in re.findall(r"def f\(a\):\n.*? return [a-h]", prompt + response, re.DOTALL):
+            assert grammar.parse(found) is not None and not grammar.is_held_out(found)
+            seen += 1
+        if prompt.startswith("solve deduction"):
+            program = grammar.parse(prompt.removeprefix("solve deduction\n").partition("\ninput:")[0])
+            assert program is not None
+            value = int(prompt.partition("input:")[2])
+            assert read_tags(response).text == str(program.output(value))
+        if prompt.startswith("propose induction"):
+            identity = triplets.identity(TaskType.INDUCTION)
+            assert triplets.parse_proposal(TaskType.INDUCTION, [identity], response) is not None
+    assert seen > 1000
+
+
+def test_held_out_tasks_round_trip(tmp_path: Path) -> None:
+    tasks = heldout.standard(seed=0)
+    heldout.write(tmp_path / heldout.STANDARD, tasks)
+    read = heldout.read(tmp_path)
+    assert sum(read.values(), ()) == tasks
+    assert all(len(read[task_type]) == heldout.PER_TYPE for task_type in TaskType)
+    assert len({task.key for task in tasks}) == len(tasks)
+    assert all(grammar.is_held_out(task.program) for task in tasks)
+    assert min(task.program.count("\n") for task in heldout.harder(seed=0)) == 5
+    with pytest.raises(PartFailed, match=r"heldout_harder\.jsonl is missing"):
+        heldout.read(tmp_path, heldout.HARDER)
+
+
+def test_only_response_tokens_are_predicted() -> None:
+    ids, where, targets = batch([([1, 2], [3, 4]), ([5], [6])], pad=0)
+    assert ids.tolist() == [[1, 2, 3, 4], [5, 6, 0, 0]]
+    assert where.tolist() == [1, 2, 4]
+    assert targets.tolist() == [3, 4, 6]
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    recipe = Recipe(steps=1000)
+    rates = [recipe.lr_at(step) for step in range(1000)]
+    assert rates[0] < rates[20] < max(rates) <= recipe.lr
+    assert rates[-1] == pytest.approx(recipe.lr * recipe.lr_end, rel=0.05)
+
+
+def test_folder_loads_as_published(folder: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 500_000
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    codec = Codec(folder)
+    prompt = PythonTriplets(SETTINGS).solve_prompt(heldout.read(folder)[TaskType.DEDUCTION][0])
+    ids = codec.encode(prompt)
+    assert ids.dtype == "int32" and ids[0] == tokenizer.bos_token_id and codec.stop_token_id == tokenizer.eos_token_id
+    assert ids.tolist() == [tokenizer.bos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]
+    assert len(ids) < 25
+    base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+    assert base["recipe"]["steps"] == 30 and base["accuracy"] == {}
+
+
+def test_codec_keeps_markers_and_drops_control_tokens(folder: Path) -> None:
+    codec = Codec(folder)
+    response = "<think>b=3</think><answer>3</answer>"
+    tokens = codec.encode(response).tolist()
+    assert len(tokens) < 10
+    assert codec.decode([*tokens, codec.stop_token_id, 0]) == response
+    hostile = "def f(a):\n return '<eos><pad> λ'"
+    assert codec.stop_token_id not in codec.encode(hostile).tolist()
+    assert codec.decode(codec.encode(hostile)) == hostile
+
+
+def test_equal_seed_equal_weights(folder: Path, tmp_path: Path) -> None:
+    build(tmp_path / "again", steps=30, log=lambda line: None)
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again"]
+    with pytest.raises(FileExistsError, match="again"):
+        build(tmp_path / "again", steps=30)
+
+
+def test_accuracy_is_measured(folder: Path) -> None:
+    state = torch.random.get_rng_state()
+    accuracy = Accuracy(AutoModelForCausalLM.from_pretrained(folder), folder)
+    tasks = heldout.read(folder)
+    for task_type in TaskType:
+        for forced in (False, True):
+            assert 0 <= accuracy.solving(tasks[task_type][:2], forced=forced) <= 1
+        assert 0 <= accuracy.proposing(task_type, 2) <= 1
+    assert torch.equal(state, torch.random.get_rng_state())

@@ -1,0 +1,101 @@
+"""Policy, normal form and input expressions: what the checker process does, called in this one."""
+
+from __future__ import annotations
+
+import pytest
+
+from executor import checker, frames, values
+
+
+def status(program: str, *, policy: bool = True) -> str:
+    return frames.STATUSES[checker.answer((frames.PROGRAM, program.encode()), policy)[0]]
+
+
+def input_status(text: str) -> str:
+    return frames.STATUSES[checker.answer((frames.EXPRESSION, text.encode()), True)[0]]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "def f(input): return input",
+        "def f(x, id=1, hash=2): return id + hash",
+        "def f(x): return x.open",
+        "def f(x):\n    eval = 1\n    return eval",
+        "import math\nfrom collections import Counter, abc\ndef f(x): return math.sqrt(x)",
+        "def hash(x): return 1\ndef f(x): return hash(x)",
+        "class A:\n    id = 3\n    other = id\ndef f(x): return A.id",
+        "def g(x): return x\nclass B:\n    def m(self): return 1\ndef f(x):\n    def h(y): return g(y)\n    return h(x)",
+        "def f(x): return 1\ndef f(x): return 2",
+        "f = lambda x: x",
+    ],
+)
+def test_allowed(program: str) -> None:
+    assert status(program) == "ok"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os\ndef f(x): return x",
+        "def f(x):\n    from random import random\n    return random()",
+        "import os.path\ndef f(x): return x",
+        "import datetime\ndef f(x): return x",
+        "from . import y\ndef f(x): return x",
+        "def f(x): return open(x)",
+        "def f(x): return [eval(y) for y in x]",
+        "class A:\n    x = id(1)\ndef f(x): return x",
+        "def f(x): return (lambda: hash(x))()",
+        "def f(x):\n    def g():\n        return __import__('os')\n    return g()",
+        "def g(x): return x",
+        "def g(x):\n    f = 1\n    return f",
+        "def f(x): return 1" + " + 1" * 80,
+        "def f(x): return [" + "1, " * 6000 + "]",
+        "def f(x): return '" + "a" * 20000 + "'",
+    ],
+)
+def test_refused_by_policy_alone(program: str) -> None:
+    assert status(program) == "policy"
+    assert status(program, policy=False) == "ok"
+
+
+@pytest.mark.parametrize("program", ["def f(x:", "def f(x): return \ud800".encode("utf-8", "surrogatepass"), "\0", "return 1"])
+def test_what_is_not_python_is_syntax(program: str | bytes) -> None:
+    data = program if isinstance(program, bytes) else program.encode()
+    assert frames.STATUSES[checker.answer((frames.PROGRAM, data), True)[0]] == "syntax"
+
+
+def test_programs_are_equal_up_to_comments_spacing_and_docstrings() -> None:
+    def key(text: str) -> bytes:
+        return checker.program(text, True)[: values.KEY_BYTES]
+
+    plain = key("def f(x):\n    return x + 1\n")
+    assert plain == key('"""Doc."""\n\n# note\ndef f( x ):\n\n    "doc"\n    return (x+1)  # why')
+    assert plain != key("def f(x):\n    return x + 2")
+    assert key("class A:\n    'only'\ndef f(x): return x") == key("class A: pass\ndef f(x): return x")
+
+
+@pytest.mark.parametrize("text", ["", "1, [2]", "x=1", "*[1], **{'a': 2}", "lambda y: y", "range(3)", "'a' * 3", "(1,)"])
+def test_argument_lists(text: str) -> None:
+    assert input_status(text) == "ok"
+
+
+@pytest.mark.parametrize("text", ["1), print(2", "1) + f(2", "1)(2", ")", "x = ", "1 # ", "1\n)\nf(2", "1, x=1, x=2"])
+def test_more_or_less_than_one_argument_list_is_refused(text: str) -> None:
+    assert input_status(text) == "input"
+
+
+def test_inputs_obey_the_policy() -> None:
+    assert input_status("open('x')") == "policy"
+    assert input_status("(lambda: eval('1'))()") == "policy"
+
+
+def test_literal_inputs_are_known_by_value_and_others_by_text() -> None:
+    def key(text: str) -> bytes:
+        return checker.expression(text, True)[: values.KEY_BYTES]
+
+    assert key("1,[2]") == key(" 1, [2,]")
+    assert key("a=1, b=2") == key("b=2, a=1")
+    assert key("[1]") != key("(1,)")
+    assert key("1") != key("(1,)")
+    assert key("range(3)") != key("range(4)")
