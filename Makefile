@@ -19,7 +19,7 @@ test: check
 check: setup-dev
 	$(BIN)/ruff check $(PACKAGES) tests
 	$(BIN)/ruff format --check $(PACKAGES) tests
-	$(BIN)/mypy $(PACKAGES) tests
+	$(BIN)/python -m mypy $(PACKAGES) tests
 
 setup:
 	@scripts/setup $(DEVICE)

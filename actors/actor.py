@@ -100,6 +100,8 @@ class RolloutActor:
             if not reply.leases:
                 return
             for lease in reply.leases:
+                if lease.id in self._episodes:
+                    continue  # granted again while its episode goes on: whichever ends first counts
                 task = asyncio.create_task(self._episode(lease))
                 self._episodes[lease.id] = task
                 task.add_done_callback(functools.partial(self._episode_over, lease.id))
@@ -131,8 +133,13 @@ class RolloutActor:
         await self._intake.request(m.Staged(stage.epoch, stage.version, error))
 
     async def _commit(self, commit: m.Commit) -> None:
-        with self._meter.during("pause"):
-            times = await self._engine.commit(commit.version)
+        try:
+            with self._meter.during("pause"):
+                times = await self._engine.commit(commit.version)
+        except WeightTransferFailed as failure:
+            log.warning("%s: %s", self._name, failure)
+            await self._intake.request(m.Committed(commit.version, error=str(failure)))
+            return
         probe = await self._engine.score(commit.probe)
         await self._intake.request(m.Committed(commit.version, probe, times.pause, times.load))
 
@@ -156,7 +163,8 @@ class RolloutActor:
                 "episodes": len(self._episodes),
                 "running": self._engine.running,
             }
-            await self._intake.request(m.Report(self._name, counters, totals, spans, self._ledger.state))
+            produced = self._meter.drain_produced()
+            await self._intake.request(m.Report(self._name, counters, totals, spans, self._ledger.state, produced))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; its failure ends the actor."""

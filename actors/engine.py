@@ -50,7 +50,7 @@ class Engine(Protocol):
         ...
 
     async def start(self) -> None:
-        """Load the model and serve a first request. Raises PartFailed."""
+        """Load the model and serve a first request. If it raises PartFailed, there is nothing to close."""
         ...
 
     async def generate(
@@ -64,7 +64,7 @@ class Engine(Protocol):
         ...
 
     async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
-        """Log-probs of tokens 1… of each sequence, [L] → [L − 1], at temperature 1 under the weights in force.
+        """Log-probs of tokens 1… of each sequence, [L] → [L − 1], at temperature 1 and the weights in force.
 
         Raises ValueError for an empty sequence or one as long as max_model_len.
         """

@@ -1,7 +1,8 @@
 """vLLM as its own AsyncLLM: the engine core in a process of its own. The way to run it on GPUs.
 
-A commit pauses generation, keeping the requests, loads, and resumes. vLLM's pause is acknowledged only when no
-step is under way, so version and weights change together for every request.
+A commit pauses generation, keeping the requests, loads, and resumes. vLLM acknowledges a pause only when no step
+is under way, so version and weights change together for every request. A commit that fails half way leaves the
+engine paused for good: its actor has to end.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class AsyncEngine:
         self._config, self._model, self._version = engine, model, version
         self._ids = count()
         self._running = 0
+        self._closed = False
 
     @property
     def running(self) -> int:
@@ -79,11 +81,16 @@ class AsyncEngine:
         return CommitTimes(pause=time.perf_counter() - begin, load=max(loads))
 
     async def failed(self) -> PartFailed:
-        return await compat.death(self._llm)
+        failure = await compat.death(self._llm)
+        if self._closed:
+            await asyncio.get_running_loop().create_future()
+        return failure
 
     async def close(self) -> None:
+        self._closed = True
         self._receiver.close()
         await asyncio.to_thread(self._llm.shutdown)
+        del self._llm  # its finaliser fails if the interpreter is already half gone
 
     async def _ask(self, prompt: Int32Array, parameters: SamplingParams) -> RequestOutput:
         check_prompt(prompt, self._config.max_model_len)

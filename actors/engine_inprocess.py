@@ -1,8 +1,8 @@
 """vLLM inside the actor's process: one thread steps it, the event loop talks to that thread.
 
-The cheapest way to run a small model on CPU: no second process, no serialisation. Everything that touches vLLM is
-a command, run by the stepping thread between two steps; so a commit can neither meet a forward pass nor be seen
-half done. With nothing to decode the thread sleeps on the queue of commands.
+The cheapest way to run a small model on CPU: no second process, no serialisation. Everything that touches vLLM
+is a command, run by the stepping thread between two steps; so a commit can neither meet a forward pass nor be
+seen half done. With nothing to decode the thread sleeps on the queue of commands.
 
 Invariants: vLLM is touched by the stepping thread alone; futures are completed by the event loop alone. An
 exception in the thread is the end of the engine: every waiter gets PartFailed, and so does `failed`.
@@ -76,9 +76,7 @@ class InProcessEngine:
         self, prompt: Int32Array, *, n: int, temperature: float, seed: int, max_tokens: int
     ) -> list[Completion]:
         parameters = [
-            compat.sampling(
-                temperature=temperature, seed=sample_seed(seed, i), max_tokens=max_tokens, stop=self._stop
-            )
+            compat.sampling(temperature=temperature, seed=sample_seed(seed, i), max_tokens=max_tokens, stop=self._stop)
             for i in range(n)
         ]
         return [compat.completion(output) for output in await self._ask([prompt] * n, parameters)]
@@ -115,9 +113,9 @@ class InProcessEngine:
         future.add_done_callback(self._waiting.discard)
         return future
 
-    async def _ask(
-        self, prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams]
-    ) -> list[RequestOutput]:
+    async def _ask(self, prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams]) -> list[RequestOutput]:
+        if not prompts:
+            return []
         for prompt in prompts:
             check_prompt(prompt, self._config.max_model_len)
         job = _Job(self._expect(), len(prompts))
@@ -145,9 +143,7 @@ class InProcessEngine:
     def _run(self, built: asyncio.Future[None]) -> None:
         try:
             torch.set_num_threads(self._config.threads)
-            self._llm = compat.in_process_engine(
-                compat.engine_args(self._config, self._model, in_process=True)
-            )
+            self._llm = compat.in_process_engine(compat.engine_args(self._config, self._model, in_process=True))
             self._llm.set_weight_version(str(self._version))
             self._stop = compat.stop_tokens(self._llm.vllm_config)
             self._post(built, None)
@@ -166,9 +162,7 @@ class InProcessEngine:
         while not self._commands.empty():
             self._commands.get()()
 
-    def _add(
-        self, ids: Sequence[str], prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams]
-    ) -> None:
+    def _add(self, ids: Sequence[str], prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams]) -> None:
         salted = self._config.prefix_caching and self._config.kv_policy == "keep"
         salt = str(self._version) if salted else ""
         for name, prompt, parameter in zip(ids, prompts, parameters, strict=True):

@@ -24,6 +24,7 @@ class Meter:
         self._running: Counter[str] = Counter()
         self.tokens = 0
         self.sequences = 0
+        self._produced: list[tuple[float, int]] = []
 
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
@@ -53,9 +54,16 @@ class Meter:
             completions = await self._engine.generate(
                 prompt, n=n, temperature=temperature, seed=seed, max_tokens=max_tokens
             )
-        self.tokens += sum(len(completion.tokens) for completion in completions)
+        tokens = sum(len(completion.tokens) for completion in completions)
+        self.tokens += tokens
         self.sequences += len(completions)
+        self._produced.append((self._ledger.now(), tokens))
         return completions
+
+    def drain_produced(self) -> tuple[tuple[float, int], ...]:
+        """(wall clock, tokens) of the requests completed since the last call."""
+        produced, self._produced = tuple(self._produced), []
+        return produced
 
     async def validate(self, job: Validate) -> Validation:
         with self.during("executor"):

@@ -3,9 +3,9 @@
 The buffer is anonymous shared memory that every worker process of the engine maps by path, so one member per
 actor joins the group, however many workers its engine has. Nothing is left behind when the process dies.
 
-Invariants: metas are compared with the model before anything is joined or received; a version counts as staged
-only after its checksum agreed; nothing is received into a buffer that is being loaded; any failure leaves the
-group, since its members may be out of step.
+Invariants: metas are compared with the model before anything is joined or received; a version counts as
+staged only after its checksum agreed; nothing is received into a buffer that is being loaded; any failure
+leaves the group, since its members may be out of step.
 Not guaranteed: that a receive stops when its caller is cancelled. It ends with the stage's timeout or `close`.
 """
 

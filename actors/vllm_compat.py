@@ -1,12 +1,12 @@
 """Everything that depends on vLLM's insides or its version.
 
-Checked with 0.32. Weights are replaced by vLLM's layerwise reload in one call to every worker, which no
-decoding step can interrupt. Traps that this module knows:
+Checked with 0.32. Weights are replaced by vLLM's layerwise reload in one call to every worker, which no decoding
+step can interrupt. Traps that this module knows:
 
-- On CPU a linear layer keeps a prepacked copy of its weight. The reload renews it for every layer that
-  received tensors of its own, but a tied lm_head receives none and would go on computing with its first weights.
+- On CPU a linear layer keeps a prepacked copy of its weight. The reload renews it for every layer that received
+  tensors of its own, but a tied lm_head receives none and would go on computing with its first weights.
 - A plain `model.load_weights` on prepacked layers fails half way. A failed reload cannot be undone.
-- On CPU a seeded request whose prefill is split over steps kills the engine: its generator cannot be wound back.
+- On CPU a seeded request whose prefill is split over steps kills the engine: its generator has no offset.
 - `generation_config="auto"` takes sampling defaults from the model folder without a word.
 """
 
@@ -147,11 +147,14 @@ def schema(model: ModelConfig) -> dict[str, TensorMeta]:
     """The tensors of a push by checkpoint name: what a learner of this model holds, tied weights once."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    try:
+        config = AutoConfig.from_pretrained(model.path)
+    except (OSError, ValueError) as error:
+        raise PartFailed("model", f"{model.path} holds no model: {error}", hint="check model.path") from error
     with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model.path))
+        skeleton = AutoModelForCausalLM.from_config(config)
     return {
-        name: TensorMeta(name, model.dtype, tuple(parameter.shape))
-        for name, parameter in skeleton.named_parameters()
+        name: TensorMeta(name, model.dtype, tuple(parameter.shape)) for name, parameter in skeleton.named_parameters()
     }
 
 
@@ -203,7 +206,10 @@ def async_engine(engine: EngineConfig, model: ModelConfig) -> AsyncLLM:
     """An engine whose model runs in child processes; blocks until they are up."""
     config = engine_args(engine, model, in_process=False).create_engine_config()
     check_config(config)
-    return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    try:
+        return AsyncLLM.from_vllm_config(config, disable_log_stats=True)
+    except RuntimeError as error:
+        raise PartFailed("engine", f"vLLM did not start: {error}", hint="the actor's log has its traceback") from error
 
 
 async def death(llm: AsyncLLM) -> PartFailed:

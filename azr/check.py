@@ -80,7 +80,8 @@ def report(result: Examination) -> str:
     """The examination as text for people."""
     lines = [to_yaml(result.config)]
     if result.shape is not None:
-        lines.append(f"model: {result.shape.parameters:,} parameters in {result.config.model.path}")
+        built = "" if Path(result.config.model.path).exists() else ", to be built first"
+        lines.append(f"model: {result.shape.parameters:,} parameters in {result.config.model.path}{built}")
         lines.append(f"{'process':<10}{'count':>5}{'GiB each':>10}{'GiB':>8}  what")
         lines += [
             f"{p.name:<10}{p.count:>5}{p.memory / GIB:>10.2f}{p.count * p.memory / GIB:>8.2f}  {p.what}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from azr.shadow import require_own_packages
@@ -24,11 +24,16 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (`sys.argv` by default) and return its exit code."""
     parsed = parse(arguments)
+    return run(lambda: int(parsed.command(parsed)))
+
+
+def run(command: Callable[[], int]) -> int:
+    """The exit code of `command`; errors meant for the user are printed to stderr."""
     try:
         require_own_packages()
-        return int(parsed.command(parsed))
+        return command()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("azr: interrupted", file=sys.stderr)
         return INTERRUPTED
     except AzrError as error:
         print(f"azr: {error}", file=sys.stderr)
@@ -131,7 +136,8 @@ def _check(parsed: argparse.Namespace) -> int:
     from common.config import load
 
     path, overrides = _split(parsed)
-    result = examine(load(path, overrides), inspect())
+    config = load(path, overrides)
+    result = examine(config, inspect(Path(config.run.folder)))
     print(report(result))
     return FAILED if result.errors else 0
 
@@ -139,6 +145,8 @@ def _check(parsed: argparse.Namespace) -> int:
 def _base(parsed: argparse.Namespace) -> int:
     if parsed.steps < 1:
         raise ConfigError("--steps must be at least 1")
+    if parsed.out.exists():
+        raise ConfigError(f"{parsed.out} exists: remove it to make the base model again, or name another --out")
 
     from azr.base import build
 

@@ -86,8 +86,7 @@ class Cluster:
             self._create(f"trainer-{i}", TrainerProcess, placement.learner)
             for i in range(config.learner.ranks)
         ]
-        early = 1 if config.engine.join_after else config.engine.actors
-        actors = [self._create(f"actor-{i}", ActorProcess, placement.rollout) for i in range(early)]
+        actors = [self._create(f"actor-{i}", ActorProcess, placement.rollout) for i in range(config.engine.actors)]
         for part in self.parts.values():
             await self._placed(part)
         keys = [await part.handle.public_key.remote() for part in (*actors, *ranks)]
@@ -106,13 +105,13 @@ class Cluster:
         starting = [
             self._within(p, p.handle.start.remote(i, master, checkpoint)) for i, p in enumerate(ranks)
         ]
-        starting += [self._within(p, p.handle.start.remote(i, step)) for i, p in enumerate(actors)]
+        starting += [self._within(p, p.handle.start.remote(i)) for i, p in enumerate(actors)]
         await asyncio.gather(*starting)
         for part in (intake, *shards):
             part.running = self._run(part, part.handle.run.remote())
         for part in ranks:
             part.running = self._run(part, part.handle.run.remote(self.intake, step))
-        for part in actors:
+        for part in actors[: 1 if config.engine.join_after else None]:
             part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
 
     def _start_ray(self, progress: Callable[[str], None]) -> None:
@@ -197,15 +196,14 @@ class Cluster:
         assert intake.running is not None
         try:
             while not intake.running.done():
+                if late.done():
+                    late.result()
                 watched = {p.running: p for p in self.parts.values() if p.running is not None}
                 done, _ = await asyncio.wait(
                     {*watched, *([late] if not late.done() else [])}, return_when=asyncio.FIRST_COMPLETED
                 )
-                for task in done:
-                    if task is late:
-                        late.result()
-                    else:
-                        await self._ended(watched[task], progress)
+                for task in done - {late}:
+                    await self._ended(watched[task], progress)
         finally:
             late.cancel()
         await self._settle()
@@ -250,7 +248,7 @@ class Cluster:
         for name, other in self.parts.items():
             if name == "intake" or name.startswith("executor"):
                 await other.handle.allow.remote([key])
-        await self._within(part, part.handle.start.remote(index, self.resume[0] if self.resume else 0))
+        await self._within(part, part.handle.start.remote(index))
         part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
 
     async def _allow_all(self, part: Part) -> None:
@@ -259,14 +257,12 @@ class Cluster:
 
     async def _late_actors(self, progress: Callable[[str], None]) -> None:
         """Actors beyond the first join once version engine.join_after is in service."""
-        after = self.config.engine.join_after
-        if not after or self.config.engine.actors == 1:
-            return
-        while ((await self.status())["version"] or 0) < after:
-            await asyncio.sleep(1.0)
-        for index in range(1, self.config.engine.actors):
-            progress(f"actor-{index} joins")
-            await self._add_actor(index)
+        waiting = [p for n, p in self.parts.items() if n.startswith("actor") and p.running is None]
+        if waiting:
+            await self.parts["intake"].handle.reached.remote(self.config.engine.join_after)
+        for part in waiting:
+            progress(f"{part.name} joins")
+            part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
 
     async def status(self) -> dict[str, Any]:
         found: dict[str, Any] = await self.parts["intake"].handle.status.remote()

@@ -113,6 +113,10 @@ class IntakeProcess(Process):
             if peer.role == "actor":
                 await self.server.notify(peer, m.Stop(reason))
 
+    async def reached(self, version: int) -> None:
+        """Return once `version` is in service."""
+        await self.intake.reached(version)
+
     async def status(self) -> dict[str, Any]:
         return self.intake.status()
 
@@ -155,14 +159,14 @@ class ShardProcess(Process):
 
 
 class ActorProcess(Process):
-    async def start(self, index: int, version: int) -> None:
+    async def start(self, index: int) -> None:
         """Load the engine; takes seconds."""
         from actors import engine
 
         os.environ.update(engine.environment(self.config.engine.threads))
         self.index = index
         try:
-            self.engine = engine.create(self.config.engine, self.config.model, version=version)
+            self.engine = engine.create(self.config.engine, self.config.model)
             await self.engine.start()
         except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
             raise self.failure(error) from None

@@ -27,7 +27,7 @@ class Tracking:
         self._read = 0
 
     def __enter__(self) -> Self:
-        if self._mode != "off":
+        if self._mode != "disabled":
             import wandb
 
             self._run = wandb.init(

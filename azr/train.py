@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from azr.guard import guarded
 from azr.tracking import Tracking
 from azr.view import View, table
 from azr.wiring import Network
@@ -39,7 +40,8 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
     sockets = None if remote and config.cluster.transport != "ipc" else private_folder()
     network = Network(folder.name, config, sockets)
     try:
-        return asyncio.run(_run(config, network, folder, start))
+        with guarded():
+            return asyncio.run(_run(config, network, folder, start))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
@@ -101,7 +103,7 @@ def _begin(config: Config) -> tuple[Path, Config, None]:
 
 
 def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Path]]:
-    from learner.intake import latest_checkpoint
+    from learner.resume_point import latest_checkpoint
 
     folder = resume.absolute()
     step, checkpoint = latest_checkpoint(folder)

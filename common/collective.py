@@ -59,26 +59,30 @@ class Group:
         options._timeout = timedelta(seconds=timeout)
         options._devices = [c10d.ProcessGroupGloo.create_device(hostname=address)]
         try:
-            self._group = c10d.ProcessGroupGloo(c10d.PrefixStore("weights", store), rank, world, options)
+            self._group: Any = c10d.ProcessGroupGloo(c10d.PrefixStore("weights", store), rank, world, options)
         except RuntimeError as error:
-            raise WeightTransferFailed(
-                f"rank {rank} of {world} found no complete group: {_brief(error)}"
-            ) from error
+            raise WeightTransferFailed(f"rank {rank} of {world} found no complete group: {_brief(error)}") from error
 
     def broadcast(self, buffer: Tensor) -> None:
         """Send (rank 0) or fill (others) `buffer`, uint8 [bytes] on CPU. Blocks without holding the GIL."""
         options = c10d.BroadcastOptions()
         options.rootRank = 0
+        group = self._group  # its last reference closes the connections, and must not go while an operation runs
+        if group is None:
+            raise WeightTransferFailed(f"rank {self.rank} of {self.world} has left the group")
         try:
-            self._group.broadcast([buffer], options).wait()
+            group.broadcast([buffer], options).wait()
         except RuntimeError as error:
-            raise WeightTransferFailed(
-                f"rank {self.rank} of {self.world} lost a member: {_brief(error)}"
-            ) from error
+            raise WeightTransferFailed(f"rank {self.rank} of {self.world} lost a member: {_brief(error)}") from error
+        finally:
+            del group  # or the traceback of a failure would keep it
 
     def close(self) -> None:
-        """Drop the connections; a broadcast of another thread fails at once. There is no way back."""
-        self._group.abort()
+        """Drop the connections, so that members who wait for this one fail at once. There is no way back.
+
+        A broadcast that another thread is in ends first, at the latest with the timeout.
+        """
+        self._group = None
 
 
 def layout(metas: Sequence[TensorMeta]) -> tuple[list[int], int]:
@@ -91,14 +95,11 @@ def layout(metas: Sequence[TensorMeta]) -> tuple[list[int], int]:
     return offsets, end
 
 
-def flatten(
-    tensors: Iterable[tuple[str, Tensor]], out: Tensor | None = None
-) -> tuple[tuple[TensorMeta, ...], Tensor]:
+def flatten(tensors: Iterable[tuple[str, Tensor]], out: Tensor | None = None) -> tuple[tuple[TensorMeta, ...], Tensor]:
     """Copy named tensors into one uint8 buffer; `out` is used if its size fits. Padding is 0."""
     named = [(name, tensor.detach()) for name, tensor in tensors]
     metas = tuple(
-        TensorMeta(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for name, tensor in named
+        TensorMeta(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for name, tensor in named
     )
     _, size = layout(metas)
     if out is None or out.numel() != size:
@@ -133,9 +134,7 @@ def _dtype(meta: TensorMeta) -> torch.dtype:
 
 def _store(host: str, port: int, world: int, serve: bool, timeout: float) -> Any:
     try:
-        return c10d.TCPStore(
-            host, port, world, serve, timeout=timedelta(seconds=timeout), wait_for_workers=False
-        )
+        return c10d.TCPStore(host, port, world, serve, timeout=timedelta(seconds=timeout), wait_for_workers=False)
     except RuntimeError as error:
         what = f"cannot listen on {host}" if serve else f"nobody answers at {host}:{port}"
         raise WeightTransferFailed(f"{what}: {_brief(error)}") from error

@@ -18,6 +18,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from common.errors import ConfigError
 
@@ -80,6 +81,7 @@ class EngineConfig:
     episodes: int = 64  # open per actor
     threads: int = 1
     join_after: int = 0  # actors beyond the first join after this version
+    checksums: bool = False  # report a checksum of the loaded weights after every push; slow for large models
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class ClusterConfig:
 @dataclass(frozen=True)
 class LoggingConfig:
     view: str = "auto"  # live | plain | auto
-    wandb: str = "auto"  # auto: online if logged in | offline | online | off
+    wandb: str = "auto"  # auto: online if logged in | offline | online | disabled
     keep_journal: bool = False  # also after a checkpoint contains it
 
 
@@ -174,16 +176,16 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
             names = ", ".join(sorted(p.name for p in packaged.parent.glob("*.yaml")))
             raise ConfigError(f"no configuration file {preset}; presets in configs/: {names}")
         path = packaged
-    schema = OmegaConf.structured(Config)
+    source = str(path)
     try:
-        written = OmegaConf.load(path)
-        dotlist = OmegaConf.from_dotlist([_checked_override(o) for o in overrides])
-        _reject_unknown(OmegaConf.to_container(written), str(path))
-        _reject_unknown(OmegaConf.to_container(dotlist), "the command line")
-        merged = OmegaConf.merge(schema, written, dotlist)
+        merged = OmegaConf.merge(OmegaConf.structured(Config), _known(OmegaConf.load(path), source))
+        for source in overrides:
+            override = OmegaConf.from_dotlist([_checked_override(source)])
+            merged = OmegaConf.merge(merged, _known(override, "the command line"))
+        source = str(path)
         config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}{_where(error)}") from error
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"{source}: {_reason(error)}") from error
     assert isinstance(config, Config)
     betas = (float(config.learner.betas[0]), float(config.learner.betas[1]))
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, betas=betas))
@@ -211,7 +213,10 @@ def check(config: Config) -> None:
         ),
         (config.algorithm.proposals >= 0, "algorithm.proposals must not be negative"),
         (config.algorithm.solves >= 0, "algorithm.solves must not be negative"),
-        (config.algorithm.proposals + config.algorithm.solves > 0, "algorithm.proposals and algorithm.solves are both 0"),
+        (
+            config.algorithm.proposals + config.algorithm.solves > 0,
+            "algorithm.proposals and algorithm.solves are both 0",
+        ),
         (config.algorithm.stream_weight in ("equal", "tokens"), "algorithm.stream_weight must be equal or tokens"),
         (config.staleness.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
         (config.engine.kind in ("inprocess", "async"), "engine.kind must be inprocess or async"),
@@ -224,7 +229,10 @@ def check(config: Config) -> None:
         (config.learner.steps >= 1, "learner.steps must be at least 1"),
         (config.cluster.transport in ("auto", "ipc", "tcp"), "cluster.transport must be ipc, tcp or auto"),
         (config.logging.view in ("auto", "live", "plain"), "logging.view must be live, plain or auto"),
-        (config.logging.wandb in ("auto", "offline", "online", "off"), "logging.wandb must be auto, offline, online or off"),
+        (
+            config.logging.wandb in ("auto", "offline", "online", "disabled"),
+            "logging.wandb must be auto, offline, online or disabled",
+        ),
     ]
     for holds, message in rules:
         if not holds:
@@ -238,18 +246,22 @@ def _checked_override(text: str) -> str:
     return text
 
 
-def _reject_unknown(tree: Any, source: str) -> None:
+def _known(written: Any, source: str) -> Any:
+    """`written` as it is, if every key in it exists. Raises ConfigError naming the nearest right key."""
     known = _keys(Config)
-    for key in _leaves(tree):
-        if key in known or any(k.startswith(key + ".") for k in known):
+    for key in _leaves(OmegaConf.to_container(written)):
+        if key in known:
             continue
+        if key in _sections():
+            raise ConfigError(f"{key} in {source} is a section, not a value; its keys are written {key}.NAME")
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else f"; known sections: {', '.join(_sections())}"
         raise ConfigError(f"unknown key {key} in {source}{hint}")
+    return written
 
 
 def _leaves(tree: Any, prefix: str = "") -> list[str]:
-    if not isinstance(tree, dict) or not tree:
+    if not isinstance(tree, dict):
         return [prefix] if prefix else []
     return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]
 
@@ -267,9 +279,11 @@ def _sections() -> list[str]:
     return [f.name for f in dataclasses.fields(Config)]
 
 
-def _where(error: Exception) -> str:
+def _reason(error: Exception) -> str:
+    if isinstance(error, YAMLError):
+        return " ".join(str(error).split())
     key = getattr(error, "full_key", None)
-    return f" (key {key})" if key else ""
+    return str(error).splitlines()[0] + (f" (key {key})" if key else "")
 
 
 def to_json(config: Config) -> str:

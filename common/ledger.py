@@ -19,9 +19,9 @@ class Ledger:
 
     def __init__(self, initial: str = "start", now: Callable[[], float] | None = None) -> None:
         self._anchor = time.time() - time.monotonic()
-        self._now = now or self._wall
+        self.now = now or self._wall
         self._state = initial
-        self._since = self._now()
+        self._since = self.now()
         self._totals: dict[str, float] = {}
         self._spans: list[tuple[str, float, float]] = []
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class Ledger:
         return self._anchor + time.monotonic()
 
     def _close(self) -> None:
-        now = self._now()
+        now = self.now()
         if now > self._since:
             self._totals[self._state] = self._totals.get(self._state, 0.0) + now - self._since
             self._spans.append((self._state, self._since, now))

@@ -113,6 +113,7 @@ class Report:
     ledger: Mapping[str, float] = field(default_factory=dict)  # state → seconds, cumulative
     spans: tuple[tuple[str, float, float], ...] = ()  # (state, begin, end), seconds of the shared wall clock
     state: str = ""
+    produced: tuple[tuple[float, int], ...] = ()  # (wall clock, tokens) of each completed request
 
 
 # -- weights -----------------------------------------------------------------------------------------------------
@@ -165,6 +166,7 @@ class Committed:
     probe: tuple[Float32Array, ...] = ()
     pause: float = 0.0  # seconds in which no token was produced
     load: float = 0.0
+    checksum: str = ""  # of the weights in the engine, if engine.checksums
     error: str = ""
 
 

@@ -227,9 +227,7 @@ class Server:
                 if connection.missed > MISSED_BEATS:
                     self._leave(identity, f"silent for {MISSED_BEATS} heartbeats")
 
-    async def _dispatch(
-        self, identity: bytes, connection: _Connection, request_id: int, message: Any
-    ) -> None:
+    async def _dispatch(self, identity: bytes, connection: _Connection, request_id: int, message: Any) -> None:
         connection.missed = 0
         if isinstance(message, Ping):
             await self._send(identity, encode(NO_REQUEST, Pong()))

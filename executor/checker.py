@@ -1,10 +1,9 @@
-"""The process that reads untrusted text for the shard: parses, applies the policy, compiles, canonicalises,
-digests.
+"""The process that reads untrusted text for the shard: parses, applies the policy, compiles, canonicalises, digests.
 
-Run as a script; control socket on fd 0. It is confined like a child and never runs what it reads. Request:
-items (frames.PROGRAM | EXPRESSION | VALUE, UTF-8 text). Reply: one item each: frames.OK and key + payload, or
-another status and why. Payload: marshalled code of a program or an input expression, canonical text of a
-value. The first reply, unasked, is as a zygote's.
+Run as a script; control socket on fd 0. It is confined like a child and never runs what it reads. Request: items
+(frames.PROGRAM | EXPRESSION | VALUE, UTF-8 text). Reply: one item each: frames.OK and key + payload, or another
+status and why. Payload: marshalled code of a program or an input expression, canonical text of a value. The first
+reply, unasked, is as a zygote's.
 
 A hostile text may crash or stall this process; the shard then starts another.
 """
@@ -28,9 +27,7 @@ _DETAIL = 200
 
 
 def program(text: str, apply_policy: bool) -> bytes:
-    """Key of the normal form + marshalled module code. SyntaxError, ValueError or PolicyError if it is not
-    taken.
-    """
+    """Key of the normal form + marshalled module code. SyntaxError, ValueError or PolicyError if it is not taken."""
     if apply_policy:
         policy.check_size(text)
     tree = ast.parse(text)
@@ -43,9 +40,7 @@ def program(text: str, apply_policy: bool) -> bytes:
 
 
 def expression(text: str, apply_policy: bool) -> bytes:
-    """Key of the argument values (of the text where they are no literals) + marshalled code that yields
-    them.
-    """
+    """Key of the argument values (of the text where they are no literals) + marshalled code that yields them."""
     tree = ast.parse(f"{policy.ENTRY}({text})", mode="eval")
     call = tree.body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
@@ -71,9 +66,7 @@ def value(text: str) -> bytes:
 
 
 def normal_form(tree: ast.Module) -> str:
-    """The syntax tree as text, without docstrings: equal for programs that differ in spacing and comments
-    only.
-    """
+    """The syntax tree as text, without docstrings: equal for programs that differ in spacing and comments only."""
     for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
             match node.body[0]:
@@ -109,9 +102,7 @@ def main(apply_policy: str) -> None:
     for late in ("unicodedata", "encodings.idna"):  # named characters in source need the first
         importlib.import_module(late)
     warnings.simplefilter("ignore")
-    answer(
-        (frames.PROGRAM, b"def f(): return -1"), True
-    )  # whatever the library imports on first use, it does here
+    answer((frames.PROGRAM, b"def f(): return -1"), True)  # whatever the library imports on first use, it does here
     try:
         only = seccomp.execution_filter(sandbox.machine(), write_to=CONTROL, read_from=CONTROL)
         filter_ = sandbox.Filter(only)

@@ -1,8 +1,7 @@
 """How the shard and its sandboxed processes talk: length-prefixed byte strings, nothing richer.
 
-A *message* is u32 length + body, over a socket. An *item* is u8 code + u32 length + bytes; a body or the
-output of an execution is a sequence of items. All integers are little-endian. Nothing here decodes what the
-bytes mean.
+A *message* is u32 length + body, over a socket. An *item* is u8 code + u32 length + bytes; a body or the output of an
+execution is a sequence of items. All integers are little-endian. Nothing here decodes what the bytes mean.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """Two fork servers with different hash seeds, and the rule by which their claims become one outcome.
 
-The second side runs the inputs in reverse order and twice over, so what depends on hashes, addresses, process
-ids, order or state shows as disagreement. Sides agree when the checker's keys of what they said are equal.
+The second side runs the inputs in reverse order and twice over, so what depends on hashes, addresses, process ids,
+order or state shows as disagreement. Sides agree when the checker's keys of what they said are equal.
 
-A child may die of an input, and the inputs before it may have used up its time or memory, or tampered with
-it. So a death is blamed on an input only if that input was the first of its child; otherwise a new child
-starts with it.
+A child may die of an input, and the inputs before it may have used up its time or memory, or tampered with it. So a
+death is blamed on an input only if that input was the first of its child; otherwise a new child starts with it.
 """
 
 from __future__ import annotations
@@ -25,9 +24,8 @@ from executor.reader import Reader
 
 _DEATHS = 2  # of fork servers, with the same job, that make the job poison
 _MARGIN = 10.0  # seconds beyond the wall limit after which a silent fork server counts as dead
-_DISAGREE = frozenset(
-    (Status.OK, Status.ERROR, Status.EXIT, Status.UNSERIALISABLE, Status.TOO_BIG, Status.INPUT)
-)
+_DETAIL = 200  # bytes of a failure's reason
+_DISAGREE = frozenset((Status.OK, Status.ERROR, Status.EXIT, Status.UNSERIALISABLE, Status.TOO_BIG, Status.INPUT))
 _SPOKEN = frozenset(frames.STATUSES) - {Status.MEMORY}  # a child that says this lives on
 
 
@@ -54,22 +52,22 @@ class _Job:
     deaths: int = 0
 
 
+def zygote(config: ExecutorConfig, hash_seed: int) -> Process:
+    script = Path(__file__).with_name("zygote.py")
+    return Process(f"zygote {hash_seed}", script, (str(config.memory_mb),), hash_seed=hash_seed)
+
+
 class Pair:
-    def __init__(self, config: ExecutorConfig, reader: Reader, seeds: tuple[int, int] = (1, 2)) -> None:
-        script = Path(__file__).with_name("zygote.py")
+    def __init__(self, config: ExecutorConfig, reader: Reader, first: Process, second: Process) -> None:
+        self.first, self.second = first, second
         self._reader = reader
         self._limits = frames.REQUEST.pack(
             round(config.cpu_limit * 1000), round(config.wall_limit * 1000), config.output_limit
         )
         self._timeout = config.wall_limit + _MARGIN
-        self.first, self.second = (
-            Process(f"zygote {seed}", script, (str(config.memory_mb),), hash_seed=seed) for seed in seeds
-        )
 
     async def run(self, code: bytes, inputs: Sequence[bytes]) -> list[Outcome]:
-        """An outcome per input; all marshalled by the checker. SandboxUnavailable if a side cannot be
-        restarted.
-        """
+        """An outcome per input; all marshalled by the checker. SandboxUnavailable if a side cannot be restarted."""
         job = _Job(code)
         backwards = list(reversed(inputs))
         forth, back = await asyncio.gather(
@@ -84,9 +82,7 @@ class Pair:
                 reads = [read[claim.data] for claim in trio]
                 if not all(r.ok for r in reads):
                     crashed = any(r.status == Status.CHECKER_CRASH for r in reads)
-                    outcomes.append(
-                        Outcome(Status.CHECKER_CRASH if crashed else Status.PROTOCOL, "not a value's text")
-                    )
+                    outcomes.append(Outcome(Status.CHECKER_CRASH if crashed else Status.PROTOCOL, "not a value's text"))
                 elif len({r.key for r in reads}) > 1:
                     outcomes.append(Outcome(Status.NONDETERMINISTIC))
                 else:
@@ -95,7 +91,7 @@ class Pair:
                 outcomes.append(_failure(trio))
         return outcomes
 
-    async def _run_side(self, zygote: Process, job: _Job, inputs: Sequence[bytes]) -> list[_Claim]:
+    async def _run_side(self, side: Process, job: _Job, inputs: Sequence[bytes]) -> list[_Claim]:
         claims: list[_Claim] = []
         fatal: dict[bytes, _Claim] = {}  # an input that killed its child is not run again
         width = len(inputs)
@@ -107,7 +103,7 @@ class Pair:
             batch = list(itertools.takewhile(lambda data: data not in fatal, rest[:width]))
             items = [(frames.OK, job.code), *((frames.OK, data) for data in batch)]
             try:
-                reply = await zygote.ask(self._limits + frames.pack(items), self._timeout)
+                reply = await side.ask(self._limits + frames.pack(items), self._timeout)
             except Died:
                 job.deaths += 1
                 if job.deaths >= _DEATHS:
@@ -123,9 +119,7 @@ class Pair:
 
 
 def _claims(reply: bytes, asked: int) -> list[_Claim]:
-    """What can be attributed to the first inputs, in order; nothing only where garbage came from several
-    inputs.
-    """
+    """What can be attributed to the first inputs, in order; nothing only where garbage came from several inputs."""
     status, ended, _ = frames.REPORT.unpack_from(reply)
     items, rest = frames.unpack_whole(reply[frames.REPORT.size :])
     surplus = len(items) > asked or (len(items) == asked and rest > 0)
@@ -158,7 +152,7 @@ def _failure(claims: Sequence[_Claim]) -> Outcome:
     if len({(claim.status, claim.data) for claim in claims}) > 1 and {c.status for c in claims} <= _DISAGREE:
         return Outcome(Status.NONDETERMINISTIC)
     claim = next(claim for claim in claims if claim.status != Status.OK)
-    return Outcome(claim.status, _text(claim.data))
+    return Outcome(claim.status, _text(claim.data[:_DETAIL]))
 
 
 def _text(data: bytes) -> str:

@@ -1,12 +1,10 @@
 """What a program may import and name, and how large it may be: the checker's rules.
 
-Hygiene, never security: the rules keep out what makes a task irreproducible (clocks, addresses, hashes,
-randomness) or pointless (files, input). What a program can do to the machine is the business of
-executor/sandbox.py alone.
+Hygiene, never security: the rules keep out what makes a task irreproducible (clocks, addresses, hashes, randomness)
+or pointless (files, input). What a program can do to the machine is the business of executor/sandbox.py alone.
 
-Names are judged where the compiled code really looks them up as globals or builtins, so a parameter called
-`input` or an attribute called `open` is nobody's concern, and a name that the program binds itself is its
-own.
+Names are judged where the compiled code really looks them up as globals or builtins, so a parameter called `input` or
+an attribute called `open` is nobody's concern, and a name that the program binds itself is its own.
 """
 
 from __future__ import annotations
@@ -67,9 +65,7 @@ def check_tree(tree: ast.AST) -> None:
 
 def check_program(code: CodeType) -> None:
     """PolicyError if a module's code imports or names what it may not, or never binds the entry function."""
-    own = {
-        i.argval for part in _parts(code) for i in dis.get_instructions(part) if i.opname == "STORE_GLOBAL"
-    }
+    own = {i.argval for part in _parts(code) for i in dis.get_instructions(part) if i.opname == "STORE_GLOBAL"}
     own |= _stored(code)
     _check_names(code, own)
     if ENTRY not in own:

@@ -1,8 +1,8 @@
 """The client's side of the executor: several shards that look like one.
 
-A job goes to the shard its program prefers (rendezvous hash), so equal programs meet in one memory; if that
-shard fails, to the next, and a result does not depend on which one gave it. Jobs are idempotent, so asking
-twice is safe. When every shard has failed the status is `infra`, never an exception and never "wrong".
+A job goes to the shard its program prefers (rendezvous hash), so equal programs meet in one memory; if that shard
+fails, to the next, and a result does not depend on which one gave it. Jobs are idempotent, so asking twice is safe.
+When every shard has failed the status is `infra`, never an exception and never "wrong".
 """
 
 from __future__ import annotations
@@ -58,7 +58,5 @@ class Pool:
 def order(program: str, shards: int) -> list[int]:
     """All shard indices, the program's favourite first; removing a shard moves only the programs it had."""
     text = program.encode("utf-8", "surrogatepass")
-    weights = [
-        hashlib.blake2b(text, key=str(index).encode(), digest_size=8).digest() for index in range(shards)
-    ]
+    weights = [hashlib.blake2b(text, key=str(index).encode(), digest_size=8).digest() for index in range(shards)]
     return sorted(range(shards), key=weights.__getitem__, reverse=True)

@@ -1,7 +1,7 @@
 """The shard's end of one sandboxed process: started, asked one thing at a time, replaced when it dies.
 
-Callers queue in the order they came. A process that closes its socket, answers nonsense or stays silent
-beyond the time-out is killed, and the next caller gets a fresh one; whoever was being served gets `Died`.
+Callers queue in the order they came. A process that closes its socket, answers nonsense or stays silent beyond the
+time-out is killed, and the next caller gets a fresh one; whoever was being served gets `Died`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Process:
             "MALLOC_TOP_PAD_": str(1 << 20),  # fewer brk calls in a child
         }
         self._turn = asyncio.Lock()
-        self._child: asyncio.subprocess.Process | None = None
+        self._child: subprocess.Popen[bytes] | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._closed = False
         self.starts = 0
@@ -74,7 +75,8 @@ class Process:
     async def close(self) -> None:
         """Kill what is running, for good: a request under way gets Died, a later one PartFailed."""
         self._closed = True
-        self._kill()
+        if self._child is not None:
+            self._child.kill()
         async with self._turn:
             await self._end()
 
@@ -85,21 +87,16 @@ class Process:
             return
         ours, theirs = socket.socketpair()
         with theirs:
-            self._child = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=theirs.fileno(),
-                stdout=asyncio.subprocess.DEVNULL,
-                env=self._environment,
-                cwd="/",
+            # From this very thread, which must outlive the child: the kernel kills it when its parent thread ends.
+            self._child = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, some milliseconds
+                self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=self._environment, cwd="/"
             )
         self._streams = await asyncio.open_unix_connection(sock=ours)
         try:
             hello = await self._exchange(None, _START_TIMEOUT)
         except (OSError, EOFError, TimeoutError, frames.FrameError) as error:
             await self._end()
-            raise SandboxUnavailable(
-                f"{self.name} did not come up ({error or type(error).__name__})"
-            ) from error
+            raise SandboxUnavailable(f"{self.name} did not come up ({error or type(error).__name__})") from error
         except asyncio.CancelledError:
             await self._end()
             raise
@@ -107,9 +104,7 @@ class Process:
             await self._end()
             raise SandboxUnavailable(f"{self.name}: {hello[1:].decode('utf-8', 'replace')}")
         if hello[0] == 0 and self.starts == 0:
-            logger.warning(
-                "%s: no Landlock in this kernel; seccomp alone keeps files and network away", self.name
-            )
+            logger.warning("%s: no Landlock in this kernel; seccomp alone keeps files and network away", self.name)
         self.starts += 1
 
     async def _exchange(self, body: bytes | None, timeout: float) -> bytes:
@@ -125,9 +120,9 @@ class Process:
             return await reader.readexactly(length)
 
     async def _end(self) -> None:
-        self._kill()
         if self._child is not None:
-            await self._child.wait()
+            self._child.kill()
+            self._child.wait()  # it has been killed: no time to speak of
             self._child = None
         if self._streams is not None:
             _, writer = self._streams
@@ -137,10 +132,3 @@ class Process:
                 await writer.wait_closed()
             except OSError:
                 pass  # the reason is known: we closed it
-
-    def _kill(self) -> None:
-        if self._child is not None and self._child.returncode is None:
-            try:
-                self._child.kill()
-            except ProcessLookupError:
-                pass  # it ended a moment ago

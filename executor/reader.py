@@ -1,7 +1,7 @@
 """The shard's end of the checker: texts in, verdicts on texts out.
 
-A text that crashes or stalls the checker gets `checker_crash`; the texts that travelled with it are asked
-again alone.
+A text that crashes or stalls the checker gets `checker_crash`; the texts that travelled with it are asked again
+alone.
 """
 
 from __future__ import annotations
@@ -60,20 +60,26 @@ class Reader:
         too_big = Read(Status.TOO_BIG, detail=f"more than {limit} bytes of text")
         return [found.get(text, too_big) for text in texts]
 
-    async def _ask(self, kind: int, texts: Sequence[bytes]) -> list[Read]:
+    async def _ask(self, kind: int, texts: Sequence[bytes], *, again: bool = False) -> list[Read]:
         if not texts:
             return []
         try:
             body = await self.process.ask(frames.pack((kind, text) for text in texts), self._timeout)
-        except Died:
-            if len(texts) == 1:
+            return _decode(body, len(texts))
+        except (Died, frames.FrameError):
+            if again:
                 return [Read(Status.CHECKER_CRASH)]
-            return [read for text in texts for read in await self._ask(kind, [text])]
-        return [_decode(item) for item in frames.unpack(body)]
+            return [read for text in texts for read in await self._ask(kind, [text], again=True)]
 
 
-def _decode(item: frames.Item) -> Read:
-    code, data = item
-    if code == frames.OK:
-        return Read(Status.OK, key=data[:KEY_BYTES], payload=data[KEY_BYTES:])
-    return Read(frames.STATUSES[code], detail=data.decode("utf-8", "replace"))
+def _decode(body: bytes, asked: int) -> list[Read]:
+    """FrameError if this is not one item per text: the checker has met untrusted text and may be somebody else's."""
+    items = frames.unpack(body)
+    if len(items) != asked or any(code >= len(frames.STATUSES) for code, _ in items):
+        raise frames.FrameError(f"{len(items)} items for {asked} texts")
+    return [
+        Read(Status.OK, key=data[:KEY_BYTES], payload=data[KEY_BYTES:])
+        if code == frames.OK
+        else Read(frames.STATUSES[code], detail=data.decode("utf-8", "replace"))
+        for code, data in items
+    ]

@@ -1,8 +1,8 @@
 """What a forked child does with a job: rebuild the code, run every input in a fresh namespace, tell of each.
 
-Runs untrusted code, in a process that has nothing left but one pipe. Whatever it writes is a claim of that
-code: the checker decides what it means. One item per input, written at once, so that a child that dies has
-told of all before. After running out of memory it stops, since what follows would run in a crippled process.
+Runs untrusted code, in a process that has nothing left but one pipe. Whatever it writes is a claim of that code: the
+checker decides what it means. One item per input, written at once, so that a child that dies has told of all before.
+After running out of memory it stops, since what follows would run in a crippled process.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ def _import(
     raise ImportError(f"module not allowed: {name}")
 
 
-_BUILTINS = {
-    name: value for name, value in vars(builtins).items() if name not in ("open", "input", "breakpoint")
-}
+_BUILTINS = {name: value for name, value in vars(builtins).items() if name not in ("open", "input", "breakpoint")}
 _BUILTINS["__import__"] = _import
 
 

@@ -1,13 +1,11 @@
-"""What the kernel is asked to take away from a process before it meets untrusted text: Linux only, no root
-needed.
+"""What the kernel is asked to take away from a process before it meets untrusted text: Linux only, no root needed.
 
-`confine` is called once, by a process that has imported all it will ever import: no new privileges, death
-with its parent, limits, no files and no network (Landlock), and leaving root if it was root. The system-call
-filters of executor/seccomp.py come last, as `Filter` objects made beforehand, so that installing one costs a
-single call.
+`confine` is called once, by a process that has imported all it will ever import: no new privileges, death with its
+parent, limits, no files and no network (Landlock), and leaving root if it was root. The system-call filters of
+executor/seccomp.py come last, as `Filter` objects made beforehand, so that installing one costs a single call.
 
-Guaranteed: if any layer but Landlock is missing, SandboxUnavailable is raised and nothing untrusted runs.
-Landlock is a second wall behind seccomp; its absence is reported (0), not fatal.
+Guaranteed: if any layer but Landlock is missing, SandboxUnavailable is raised and nothing untrusted runs. Landlock is
+a second wall behind seccomp; its absence is reported (0), not fatal.
 """
 
 from __future__ import annotations
@@ -50,9 +48,7 @@ class Filter:
         )
 
     def install(self) -> None:
-        """From here on, for this process and its children, for good. SandboxUnavailable if the kernel
-        refuses.
-        """
+        """From here on, for this process and its children, for good. SandboxUnavailable if the kernel refuses."""
         if _syscall(*self._call) != 0:
             reason = os.strerror(ctypes.get_errno())
             raise SandboxUnavailable(
@@ -100,9 +96,7 @@ def confine(memory_bytes: int) -> int:
 
 
 def die_with_parent() -> None:
-    """SIGKILL for this process when the thread that made it ends. Not inherited: each child asks for
-    itself.
-    """
+    """SIGKILL for this process when the thread that made it ends. Not inherited: each child asks for itself."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -122,9 +116,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _landlock() -> int:
-    """Deny all files, TCP, and signals and abstract sockets that leave the domain, as far as this kernel's
-    ABI goes.
-    """
+    """Deny all files, TCP, and signals and abstract sockets that leave the domain, as far as this kernel's ABI goes."""
     abi = int(_syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION))
     if abi <= 0:
         return 0

@@ -1,11 +1,9 @@
-"""System-call filters: classic BPF programs for seccomp, for x86-64 and aarch64, from the standard library
-alone.
+"""System-call filters: classic BPF programs for seccomp, for x86-64 and aarch64, from the standard library alone.
 
-Two stages. `fork_server_filter` takes from a fork server what neither it nor a child ever needs.
-`execution_filter` is an allow-list for a process that runs (or parses) untrusted text: compute, memory, and
-reading or writing one given descriptor. Calls that ordinary library code makes in passing (stat, open, getpid
-…) fail with EPERM, so that Python raises; every other call kills the process. Writable-and-executable or
-newly executable memory kills it too.
+Two stages. `fork_server_filter` takes from a fork server what neither it nor a child ever needs. `execution_filter`
+is an allow-list for a process that runs (or parses) untrusted text: compute, memory, and reading or writing one given
+descriptor. Calls that ordinary library code makes in passing (stat, open, getpid …) fail with EPERM, so that Python
+raises; every other call kills the process. Writable-and-executable or newly executable memory kills it too.
 
 Not guaranteed: anything about side channels or kernel bugs behind the calls that remain.
 """
@@ -36,9 +34,7 @@ _X32 = 0x40000000  # numbers from here on are the x32 ABI of x86-64
 
 @dataclass(frozen=True)
 class Machine:
-    """The numbers of one architecture. `audit` is its AUDIT_ARCH, `seccomp` the number of seccomp(2)
-    itself.
-    """
+    """The numbers of one architecture. `audit` is its AUDIT_ARCH, `seccomp` the number of seccomp(2) itself."""
 
     audit: int
     seccomp: int
@@ -110,9 +106,7 @@ _JUDGED = ("read", "write", "mmap", "mprotect")  # granted or not by their argum
 
 @dataclass(frozen=True)
 class _Op:
-    """One instruction. `yes` and `no` name the label to jump to; None falls through to the next
-    instruction.
-    """
+    """One instruction. `yes` and `no` name the label to jump to; None falls through to the next instruction."""
 
     code: int
     operand: int
@@ -139,11 +133,7 @@ def execution_filter(machine: Machine, *, write_to: int, read_from: int | None =
         _Op(_LOAD, _ARGUMENTS),
         _Op(_EQUAL, write_to, "allow", "refuse"),
         "read",
-        *(
-            (_Op(_LOAD, _ARGUMENTS), _Op(_EQUAL, read_from, "allow", "refuse"))
-            if read_from is not None
-            else ()
-        ),
+        *((_Op(_LOAD, _ARGUMENTS), _Op(_EQUAL, read_from, "allow", "refuse")) if read_from is not None else ()),
         "refuse",
         _Op(_RETURN, REFUSE),
         "mmap",
@@ -173,9 +163,7 @@ def fork_server_filter(machine: Machine) -> bytes:
 
 
 def _entry(machine: Machine) -> Iterable[_Op]:
-    """Leave the call's number in the accumulator; another architecture's numbers mean other calls, so
-    kill.
-    """
+    """Leave the call's number in the accumulator; another architecture's numbers mean other calls, so kill."""
     yield _Op(_LOAD, _ARCHITECTURE)
     yield _Op(_EQUAL, machine.audit, None, "kill")
     yield _Op(_LOAD, _NUMBER)

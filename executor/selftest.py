@@ -1,8 +1,7 @@
-"""Proof, at every start of a fork server, that its sandbox holds: each probe is an attack that must be
-refused.
+"""Proof, at every start of a fork server, that its sandbox holds: each probe is an attack that must be refused.
 
-A probe runs in a child made exactly like one that runs a program. It passes if the child dies by the expected
-signal or leaves with `REFUSED`; any other end means that a layer is missing on this machine.
+A probe runs in a child made exactly like one that runs a program. It passes if the child dies by the expected signal
+or leaves with `REFUSED`; any other end means that a layer is missing on this machine.
 """
 
 from __future__ import annotations

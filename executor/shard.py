@@ -1,12 +1,11 @@
 """One shard of the executor pool: a checker, a pair of fork servers, a memory of results.
 
-Everything is made of one question, "what does this program do with these inputs", asked of the pair at most
-once at a time per (program, input) and remembered by content. Verdicts compare keys that the checker
-computed; nothing that a program, an input or an answer says is parsed, evaluated or compared in this process.
+Everything is made of one question, "what does this program do with these inputs", asked of the pair at most once at a
+time per (program, input) and remembered by content. Verdicts compare keys that the checker computed; nothing that a
+program, an input or an answer says is parsed, evaluated or compared in this process.
 
-Failures of time and memory depend on the load and are never remembered. A failure of the shard itself is the
-status `infra`. Not guaranteed: that a program found deterministic is so for ever; two hash seeds are a
-sample.
+Failures of time and memory depend on the load and are never remembered. A failure of the shard itself is the status
+`infra`. Not guaranteed: that a program found deterministic is so for ever; two hash seeds are a sample.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from common.errors import AzrError
 from common.jobs import Validate, Validation, Verdict, Verdicts, Verify
 from common.types import Status, Task, TaskType
 from executor.cache import Cache
-from executor.pair import Outcome, Pair
+from executor.pair import Outcome, Pair, zygote
 from executor.reader import Read, Reader
 from executor.values import digest
 
@@ -44,15 +43,14 @@ class Shard:
     """Implements common.jobs.Executor."""
 
     def __init__(self, config: ExecutorConfig, *, policy: bool = True) -> None:
-        """`policy` False: only the sandbox stands between a program and the machine; for proving that it
-        holds.
-        """
+        """`policy` False: only the sandbox stands between a program and the machine; for proving that it holds."""
         self.reader = Reader(policy=policy, timeout=config.wall_limit, max_value=config.output_limit)
-        self.pair = Pair(config, self.reader)
+        self.pair = Pair(config, self.reader, zygote(config, 1), zygote(config, 2))
         self._outcomes: Cache[Outcome] = Cache(config.cache)
         self._programs: Cache[Read] = Cache(config.cache)
         self._running: dict[bytes, asyncio.Future[Outcome]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self.executions = 0  # (program, input) pairs that were run, not remembered
 
     async def start(self) -> None:
         """SandboxUnavailable if this machine cannot hold a program, with the reason."""
@@ -68,6 +66,9 @@ class Shard:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for future in self._running.values():  # of tasks cancelled before their first step
+            future.set_result(Outcome(Status.INFRA, "the shard is closing"))
+        self._running.clear()
         for process in (self.reader.process, self.pair.first, self.pair.second):
             await process.close()
 
@@ -103,17 +104,13 @@ class Shard:
 
     async def _verify(self, task: Task, answers: Sequence[str]) -> list[Verdict]:
         hidden = task.shown if task.type is TaskType.INDUCTION else 0
-        wanted = await self.reader.values(
-            [text.encode("utf-8", "surrogatepass") for text in task.outputs[hidden:]]
-        )
+        wanted = await self.reader.values([text.encode("utf-8", "surrogatepass") for text in task.outputs[hidden:]])
         if not wanted or not all(read.ok for read in wanted):
             return [Verdict(False, Status.INFRA, "the task has no readable output")] * len(answers)
         keys = [read.key for read in wanted]
         match task.type:
             case TaskType.DEDUCTION:
-                reads = await self.reader.values(
-                    [answer.encode("utf-8", "surrogatepass") for answer in answers]
-                )
+                reads = await self.reader.values([answer.encode("utf-8", "surrogatepass") for answer in answers])
                 return [Verdict(read.ok and read.key == keys[0], read.status, read.detail) for read in reads]
             case TaskType.ABDUCTION:
                 program = await self._program(task.program)
@@ -159,11 +156,16 @@ class Shard:
 
     async def _execute(self, code: bytes, inputs: dict[bytes, bytes]) -> None:
         """Run, remember, and tell all who wait; a task of its own, so that no caller's end is another's."""
+        self.executions += len(inputs)
         try:
             outcomes = await self.pair.run(code, list(inputs.values()))
         except (AzrError, asyncio.CancelledError) as error:
             logger.warning("execution: %s", error or "cancelled")
             outcomes = [Outcome(Status.INFRA, str(error) or "the shard is closing")] * len(inputs)
+        except BaseException as error:  # a defect: whoever waits must see it
+            for place in inputs:
+                self._running.pop(place).set_exception(error)
+            raise
         for place, outcome in zip(inputs, outcomes, strict=True):
             if outcome.status in _LASTING and len(outcome.text) <= _MAX_REMEMBERED:
                 self._outcomes.put(place, outcome)

@@ -1,9 +1,9 @@
 """Values as texts: the only form in which a result leaves a sandbox, and how two of them are compared.
 
-A value is None, bool, int, float, complex, str, bytes, list, tuple, dict, set or frozenset of exactly these
-types. `canonical` writes it, `parse` reads the text of a literal without evaluating anything, `key` digests
-it so that equal keys mean equality in the sense of Python's `==` (1 == True == 1.0, -0.0 == 0.0, order of a
-dict ignored, set == frozenset, list != tuple), with one difference: NaN equals NaN.
+A value is None, bool, int, float, complex, str, bytes, list, tuple, dict, set or frozenset of exactly these types.
+`canonical` writes it, `parse` reads the text of a literal without evaluating anything, `key` digests it so that equal
+keys mean equality in the sense of Python's `==` (1 == True == 1.0, -0.0 == 0.0, order of a dict ignored, set ==
+frozenset, list != tuple), with one difference: NaN equals NaN.
 
 Invariants: key(parse(canonical(v))) == key(v); canonical(parse(text)) is a fixed point of canonical ∘ parse.
 """
@@ -53,9 +53,7 @@ def canonical(value: object, depth: int = 0) -> str:
 
 
 def parse(text: str) -> object:
-    """The value that `text` is a literal of. SyntaxError or NotAValue if it is none; nothing is called or
-    looked up.
-    """
+    """The value that `text` is a literal of. SyntaxError or NotAValue if it is none; nothing is called or looked up."""
     return literal(ast.parse(text.strip(), mode="eval").body)
 
 
@@ -80,9 +78,7 @@ def literal(node: ast.expr, depth: int = 0) -> object:
             number = _number(operand, depth)
             if isinstance(sign, ast.UAdd):
                 return number
-            return (
-                0 - number if isinstance(number, complex) else -number
-            )  # repr writes 0-2j, not -0-2j, as -2j
+            return 0 - number if isinstance(number, complex) else -number  # repr writes 0-2j, not -0-2j, as -2j
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
             real, imaginary = _number(left, depth), _number(right, depth)
             if type(real) is complex or type(imaginary) is not complex:
@@ -101,9 +97,7 @@ def literal(node: ast.expr, depth: int = 0) -> object:
 
 
 def key(value: object) -> bytes:
-    """KEY_BYTES bytes; equal exactly when the values are, up to collisions of BLAKE2b. NotAValue as
-    `canonical`.
-    """
+    """KEY_BYTES bytes; equal exactly when the values are, up to collisions of BLAKE2b. NotAValue as `canonical`."""
     return digest(_encode(value, 0))
 
 
@@ -129,9 +123,7 @@ def _hashable(elements: Iterable[object]) -> list[object]:
 
 
 def _encode(value: object, depth: int) -> bytes:
-    """A prefix-free encoding in which equal values are equal bytes: numbers exactly, unordered elements
-    sorted.
-    """
+    """A prefix-free encoding in which equal values are equal bytes: numbers exactly, unordered elements sorted."""
     if depth > MAX_DEPTH + 1:
         raise NotAValue(f"nested more than {MAX_DEPTH} deep")
     depth += 1

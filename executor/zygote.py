@@ -1,12 +1,10 @@
-"""Fork server: confined once, then one child per job, one job at a time. Run as a script; control socket on
-fd 0.
+"""Fork server: confined once, then one child per job, one job at a time. Run as a script; control socket on fd 0.
 
-Request: frames.REQUEST, then items: marshalled code, marshalled input expressions. Reply: frames.REPORT, then
-the child's bytes, untouched. The first reply, unasked: u8 Landlock ABI, or 255 and why there can be no
-sandbox.
+Request: frames.REQUEST, then items: marshalled code, marshalled input expressions. Reply: frames.REPORT, then the
+child's bytes, untouched. The first reply, unasked: u8 Landlock ABI, or 255 and why there can be no sandbox.
 
-Never runs or parses anything from a program itself, holds no secret, and no file or socket but its control
-socket. It ends when that closes, and each child with it.
+Never runs or parses anything from a program itself, holds no secret, and no file or socket but its control socket. It
+ends when that closes, and each child with it.
 """
 
 from __future__ import annotations

@@ -75,6 +75,7 @@ class Admission:
         self._make = make
         self._ended = ended
         self._open: dict[int, _Open] = {}
+        self._open_by_kind: Counter[Kind] = Counter()
         self._again: deque[int] = deque()
         self._waiting: dict[Kind, dict[int, Group]] = {kind: {} for kind in self.quota}
         self._next: dict[Kind, int] = dict.fromkeys(Kind, 0)
@@ -88,14 +89,22 @@ class Admission:
             lease = self._returned() or self._new()
             if lease is None:
                 break
-            self._open[lease.id] = _Open(lease, actor, self._clock.now() + self.limits.lease_timeout)
-            leases.append(lease)
+            leases.append(self._hold(lease, actor))
         return leases
 
     def grant_evaluation(self, actor: int, lease: Lease) -> Lease:
         """Register a lease that no quota counts."""
+        return self._hold(lease, actor)
+
+    def _hold(self, lease: Lease, actor: int) -> Lease:
+        if lease.id not in self._open:
+            self._open_by_kind[kind_of(lease.id)] += 1
         self._open[lease.id] = _Open(lease, actor, self._clock.now() + self.limits.lease_timeout)
         return lease
+
+    def _release(self, lease: int) -> None:
+        del self._open[lease]
+        self._open_by_kind[kind_of(lease)] -= 1
 
     def new_id(self, kind: Kind) -> int:
         sequence = self._next[kind]
@@ -110,11 +119,10 @@ class Admission:
         return None
 
     def _new(self) -> Lease | None:
-        open_by_kind = Counter(kind_of(lease) for lease in self._open)
         best: Kind | None = None
         best_load = 0.0
         for kind, size in self.quota.items():
-            used = open_by_kind[kind] + len(self._waiting[kind]) + self.batched * size
+            used = self._open_by_kind[kind] + len(self._waiting[kind]) + self.batched * size
             if self.limits.eta < 0:
                 room = used - self.batched * size < LEAD_UNBOUNDED * size
             else:
@@ -152,11 +160,15 @@ class Admission:
         return lease in self._open
 
     def deliver(self, group: Group) -> bool:
-        """Take a group in. False: it was late or a duplicate, or its lease ended by it as a drop."""
-        held = self._open.pop(group.lease, None)
-        if held is None:
+        """Take a group in. False: it was late or a duplicate, or its lease ended by it as a drop.
+
+        The failure of an attempt that was granted again says nothing about the one under way, and is ignored.
+        """
+        held = self._open.get(group.lease)
+        if held is None or (group.failure and group.attempt < held.lease.attempt):
             self.counts["duplicates"] += 1
             return False
+        self._release(group.lease)
         reason = group.failure or ("stale" if self._too_old(group) else "")
         if reason:
             self._end(group.lease, group.attempt, reason)
@@ -206,12 +218,12 @@ class Admission:
         late = [
             (held.actor, lease)
             for lease, held in self._open.items()
-            if held.lease.kind is not Kind.EVAL
-            and self.batched - held.lease.version > self.limits.max_staleness
+            if held.lease.kind is not Kind.EVAL and self.batched - held.lease.version > self.limits.max_staleness
         ]
         for _, lease in late:
-            held = self._open.pop(lease)
-            self._end(lease, held.lease.attempt, "cancelled")
+            attempt = self._open[lease].lease.attempt
+            self._release(lease)
+            self._end(lease, attempt, "cancelled")
         return late
 
     def resume(self, version: int, batched: int, following: Mapping[Kind, int]) -> None:
@@ -228,11 +240,12 @@ class Admission:
                 self._end(group.lease, group.attempt, "unused")
             groups.clear()
         self._open.clear()
+        self._open_by_kind.clear()
         self._again.clear()
 
     @property
     def open(self) -> Counter[Kind]:
-        return Counter(kind_of(lease) for lease in self._open)
+        return +self._open_by_kind
 
     @property
     def waiting(self) -> dict[Kind, int]:
@@ -243,11 +256,7 @@ class Admission:
 
     def _too_old(self, group: Group) -> bool:
         oldest = group.oldest_version
-        return (
-            group.kind is not Kind.EVAL
-            and oldest is not None
-            and self.batched - oldest > self.limits.max_staleness
-        )
+        return group.kind is not Kind.EVAL and oldest is not None and self.batched - oldest > self.limits.max_staleness
 
     def _end(self, lease: int, attempt: int, fate: str, step: int = -1) -> None:
         self.counts[f"ended/{fate}"] += 1

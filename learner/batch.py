@@ -1,6 +1,6 @@
 """From a batch of groups to what each trainer rank trains.
 
-The loss of a batch is Σ_s w_s · (token losses of stream s) / (tokens of stream s in the whole batch), s the six streams.
+The loss of a batch is Σ_s w_s · (token losses of stream s) / (tokens of s in the whole batch) over the six streams s.
 Every sequence carries its weight w_s / T_s, so the gradient does not depend on how sequences are packed, on the number
 of micro-batches or on the number of ranks (up to floating-point order).
 """
@@ -32,9 +32,7 @@ class TrainSequence:
         return len(self.prompt) + len(self.sample.tokens)
 
 
-def sequences(
-    step: int, batch: Sequence[Group], stream_weight: str
-) -> tuple[list[TrainSequence], tuple[Kind, ...]]:
+def sequences(step: int, batch: Sequence[Group], stream_weight: str) -> tuple[list[TrainSequence], tuple[Kind, ...]]:
     """(trainable sequences in lease order, streams whose advantages carry no signal)."""
     found = [(g.prompts[s.prompt], s) for g in batch for s in g.samples if s.trainable and len(s.tokens)]
     advantages, silent = whiten([s.stream for _, s in found], [s.reward for _, s in found])
@@ -43,8 +41,7 @@ def sequences(
         tokens[sample.stream] += len(sample.tokens)
     total = sum(tokens.values())
     weight = {
-        stream: 1.0 / len(STREAMS) / tokens[stream] if stream_weight == "equal" else 1.0 / total
-        for stream in tokens
+        stream: 1.0 / len(STREAMS) / tokens[stream] if stream_weight == "equal" else 1.0 / total for stream in tokens
     }
     rows = [
         TrainSequence(prompt, sample, float(advantage), weight[sample.stream], step)
@@ -54,7 +51,10 @@ def sequences(
 
 
 def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[Share]:
-    """One share per rank: micro-batches of at most `tokens` padded tokens, of like lengths, as many for each rank."""
+    """One share per rank: micro-batches of at most `tokens` padded tokens, of like lengths, as many for each rank.
+
+    A sequence longer than `tokens` is a micro-batch of its own.
+    """
     by_length = sorted(range(len(rows)), key=lambda i: (-rows[i].length, i))
     packs: list[list[TrainSequence]] = []
     for index in by_length:
@@ -63,8 +63,8 @@ def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int) ->
             packs[-1].append(row)
         else:
             packs.append([row])
-    if ranks > 1 and len(packs) < ranks:
-        packs = _split(by_length, rows, ranks)
+    while len(packs) < ranks and any(len(pack) > 1 for pack in packs):
+        _halve_largest(packs)
     per_rank: list[list[MicroBatch]] = [[] for _ in range(ranks)]
     loads = [0] * ranks
     rounds = -(-len(packs) // ranks)
@@ -77,9 +77,11 @@ def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int) ->
     return [Share(step, tuple(batches)) for batches in per_rank]
 
 
-def _split(order: Sequence[int], rows: Sequence[TrainSequence], ranks: int) -> list[list[TrainSequence]]:
-    dealt = [[rows[i] for i in order[rank::ranks]] for rank in range(ranks)]
-    return [pack for pack in dealt if pack]
+def _halve_largest(packs: list[list[TrainSequence]]) -> None:
+    """Halves keep to the token budget, which rows dealt anew would not: one may be as long as a pack of others."""
+    largest = max(range(len(packs)), key=lambda i: len(packs[i]))
+    pack = packs.pop(largest)
+    packs += [pack[0::2], pack[1::2]]
 
 
 def micro_batch(rows: Sequence[TrainSequence]) -> MicroBatch:

@@ -6,7 +6,8 @@ like any other and never trained.
 
 from __future__ import annotations
 
-from collections import deque
+import logging
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from common.config import EvalConfig
 from common.errors import ConfigError
 from common.types import Group, Task, TaskType
 from learner.task_book import task_from_json
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 3  # failed groups of one task in a round, after which it counts as not solved
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class Evaluation:
         self._todo: deque[Task] = deque()
         self._open: dict[int, Task] = {}
         self._right: dict[TaskType, int] = {}
+        self._failures: Counter[Task] = Counter()
         self._version = -1
         self.rounds: list[Accuracy] = []
 
@@ -52,6 +58,7 @@ class Evaluation:
         self._version = version
         self._todo.extend(self._tasks)
         self._right = dict.fromkeys(TaskType, 0)
+        self._failures.clear()
 
     @property
     def active(self) -> bool:
@@ -63,18 +70,23 @@ class Evaluation:
     def granted(self, lease: int) -> None:
         self._open[lease] = self._todo.popleft()
 
-    def deliver(self, group: Group) -> None:
-        """Count the answer; a group that failed puts its task back."""
+    def deliver(self, group: Group) -> Accuracy | None:
+        """Count the answer; a group that failed puts its task back. The result of the round if this ends it."""
         task = self._open.pop(group.lease, None)
         if task is None:
-            return
+            return None
         if group.failure:
-            self._todo.append(task)
-            return
+            self._failures[task] += 1
+            if self._failures[task] < ATTEMPTS:
+                self._todo.append(task)
+                return None
+            log.warning("%s task %s counts as not solved: %s", task.type, task.key, group.failure)
         self._right[task.type] += sum(sample.correct for sample in group.samples)
-        if not self.active:
-            asked = {t: sum(task.type is t for task in self._tasks) for t in TaskType}
-            self.rounds.append(Accuracy(self._version, self._right, asked))
+        if self.active:
+            return None
+        asked = {t: sum(task.type is t for task in self._tasks) for t in TaskType}
+        self.rounds.append(Accuracy(self._version, self._right, asked))
+        return self.rounds[-1]
 
 
 def held_out(model: Path, per_type: int) -> list[Task]:
@@ -83,9 +95,7 @@ def held_out(model: Path, per_type: int) -> list[Task]:
         return []
     path = model / "heldout.jsonl"
     if not path.exists():
-        raise ConfigError(
-            f"{path} is missing: set eval.tasks=0 or provide held-out tasks (see docs/design.md)"
-        )
+        raise ConfigError(f"{path} is missing: set eval.tasks=0 or provide held-out tasks (see docs/design.md)")
     rows = [task_from_json(line) for line in path.read_text().splitlines() if line]
     found = [task for t in TaskType for task in [row for row in rows if row.type is t][:per_type]]
     if len(found) < per_type * len(TaskType):

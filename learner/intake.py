@@ -12,24 +12,24 @@ torch. The rules live in the parts it is made of; here they are wired.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common import messages as m
 from common.clock import Clock
 from common.config import Config
-from common.errors import PartFailed, WireError
+from common.errors import WireError
 from common.transport import Peer
 from common.types import STREAMS, Group, Kind, Lease, Share, Task
 from learner.admission import Admission, Ended, Limits
 from learner.batch import sequences, shares
-from learner.evaluation import Evaluation
+from learner.evaluation import Accuracy, Evaluation
 from learner.journal import Journal
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
+from learner.resume_point import record_checkpoint
 from learner.run_log import RunLog, batch_metrics, staleness_histogram
 from learner.task_book import TaskBook
 from learner.weight_sync import PushRecord, WeightSync
@@ -71,6 +71,7 @@ class Intake:
         self.weights = WeightSync(
             lambda index, message: notify(Peer("actor", index), message),
             self._version_committed,
+            clock,
             held=lambda: self.evaluation.active,
             tolerance=config.learner.probe_tolerance,
             timeout=config.cluster.start_timeout,
@@ -82,18 +83,21 @@ class Intake:
         self._batches: dict[int, list[Group]] = {}  # formed, not yet in the book
         self._shares: dict[int, list[Share]] = {}
         self._pushes: list[PushRecord] = []
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()  # set, and replaced by a fresh one, whenever something may go on
+        self._notices: set[asyncio.Future[None]] = set()
         self._step = 0  # batches trained
+        self._saved = 0  # batches in the newest checkpoint
 
     # -- life ----------------------------------------------------------------------------------------------------
 
     def resume(self, step: int) -> None:
         """Return book, ledger and admission to the checkpoint of `step` batches; journaled batches train again."""
         held = self.journal.read()
-        again = {s: groups for s, groups in sorted(held.batches.items()) if s >= step}
-        replay = {step + i: again[s] for i, s in enumerate(again) if s == step + i}
-        self.leases.rewind(step, [*held.waiting, *(g.lease for groups in again.values() for g in groups)])
-        self.book.rewind(step)
+        replay: dict[int, list[Group]] = {}
+        while (following := step + len(replay)) in held.batches:
+            replay[following] = held.batches[following]
+        self.leases.rewind(step, [*held.waiting, *(g.lease for groups in replay.values() for g in groups)])
+        self._rebuild_book(step, held.batches)
         self.admission.resume(step, step + len(replay), self.leases.following())
         for number, groups in replay.items():
             self._take_batch(number, groups)
@@ -105,10 +109,19 @@ class Intake:
                 self._ended(Ended(group.lease, group.attempt, "lost_weights"))
             else:
                 self.admission.restore([group])
-        self._step = step
+        self._step = self._saved = step
+
+    def _rebuild_book(self, step: int, batches: Mapping[int, list[Group]]) -> None:
+        """A batch enters the book with its version, which a checkpoint may outrun; the journal has it until then."""
+        first = step
+        while first - 1 in batches:
+            first -= 1
+        self.book.rewind(first)
+        for number in range(first, step):
+            self.book.add_batch(number + 1, batches[number])
 
     async def run(self) -> None:
-        """Until the last version is in service and evaluated."""
+        """Until the last version is in service, evaluated and saved."""
         watch = asyncio.create_task(self._expire())
         pushes = asyncio.create_task(self.weights.run())
         over = asyncio.create_task(self.finished.wait())
@@ -120,18 +133,24 @@ class Intake:
             for task in (watch, pushes, over):
                 task.cancel()
             self.weights.stop()
-            await self._wake()
+            self._wake()
 
     def close(self) -> dict[str, Any]:
         """End what is open, write the summary, close the files. Returns the summary."""
         self.admission.close()
-        figures = {
+        figures: dict[str, Any] = {
             "version": self.admission.version,
             "leases": self.leases.fates(),
             "tasks": {t.value: n for t, n in self.book.sizes.items()},
             "pauses": [p for record in self._pushes for p in record.pauses],
             "pushes": len(self._pushes),
         }
+        if self._pushes and self._pushes[-1].checksums:
+            last = self._pushes[-1]
+            figures["checksums"] = {
+                "version": last.version,
+                "actors": {f"actor-{index}": checksum for index, checksum in last.checksums.items()},
+            }
         summary = self.log.summary(figures, self.evaluation.rounds)
         self.log.close()
         self.journal.close()
@@ -143,7 +162,7 @@ class Intake:
         while True:
             await self._clock.sleep(EXPIRY_INTERVAL)
             if self.admission.expire():
-                await self._wake()
+                self._wake()
 
     # -- transport handler ---------------------------------------------------------------------------------------
 
@@ -157,6 +176,7 @@ class Intake:
         if peer.role == "actor":
             self.weights.engine_left(peer.index)
             self.admission.actor_left(peer.index)
+            self._wake()
 
     async def handle(self, peer: Peer, message: object) -> object:
         match message:
@@ -166,13 +186,13 @@ class Intake:
                 self.admission.renew(peer.index, leases)
                 return m.Ack()
             case m.Deliver(group):
-                return await self._deliver(group)
+                return self._deliver(group)
             case m.Known(keys):
                 return m.KnownKeys(self.book.knows(keys))
             case m.WantShare(rank, step):
                 return await self._share(rank, step)
             case m.StepDone():
-                return await self._step_done(message)
+                return self._step_done(message)
             case m.CheckpointDone(step, path):
                 return self._checkpoint_done(step, path)
             case m.WantPush():
@@ -193,14 +213,12 @@ class Intake:
     # -- actors --------------------------------------------------------------------------------------------------
 
     async def _grant(self, actor: int, capacity: int) -> m.Leases:
-        async with self._changed:
-            while True:
-                if self.finished.is_set():
-                    return m.Leases(())
-                leases = self._grant_now(actor, capacity) if self.weights.in_service(actor) else []
-                if leases:
-                    return m.Leases(tuple(leases))
-                await self._changed.wait()
+        while not self.finished.is_set():
+            leases = self._grant_now(actor, capacity) if self.weights.in_service(actor) else []
+            if leases:
+                return m.Leases(tuple(leases))
+            await self._changed.wait()
+        return m.Leases(())
 
     def _grant_now(self, actor: int, capacity: int) -> list[Lease]:
         leases: list[Lease] = []
@@ -219,21 +237,21 @@ class Intake:
     def _ended(self, end: Ended) -> None:
         self.leases.ended(end.lease, end.attempt, end.fate, end.step)
 
-    async def _deliver(self, group: Group) -> m.Ack:
+    def _deliver(self, group: Group) -> m.Ack:
         if group.incarnation != self._config.run.incarnation:
             raise WireError(f"group of incarnation {group.incarnation}: its weights no longer exist")
+        opened = self.admission.is_open(group.lease)
         if group.kind is Kind.EVAL:
-            if self.admission.is_open(group.lease):
-                self.evaluation.deliver(group)
             self.admission.deliver(group)
-            if self.evaluation.rounds and not self.evaluation.active:
-                self._evaluated()
+            ended = opened and not self.admission.is_open(group.lease)
+            if ended and (accuracy := self.evaluation.deliver(group)) is not None:
+                self._evaluated(accuracy)
         else:
-            if not group.failure and self.admission.is_open(group.lease):
+            if opened and not group.failure:
                 self.journal.append(group)
             self.admission.deliver(group)
             self._form()
-        await self._wake()
+        self._wake()
         return m.Ack()
 
     def _form(self) -> None:
@@ -252,26 +270,27 @@ class Intake:
     # -- trainer -------------------------------------------------------------------------------------------------
 
     async def _share(self, rank: int, step: int) -> m.ShareReply:
-        """A step may run while the push of the one before is under way, no more."""
         if self.weights.available is None and rank == 0:
             self.weights.step_ready(step)
         last = self._config.learner.steps
-        async with self._changed:
-            while True:
-                if step >= last:
-                    if self.finished.is_set():
-                        return m.ShareReply(None)
-                elif (
-                    step in self._shares
-                    and (self.weights.version or 0) >= step - 1
-                    and self.weights.version is not None
-                ):
-                    every = self._config.learner.save_every
-                    save = step + 1 == last or (every > 0 and (step + 1) % every == 0)
-                    return m.ShareReply(self._shares[step][rank], save)
-                await self._changed.wait()
+        while not self._may_train(step):
+            if step >= last and self.finished.is_set():
+                return m.ShareReply(None)
+            await self._changed.wait()
+        every = self._config.learner.save_every
+        save = step + 1 == last or (every > 0 and (step + 1) % every == 0)
+        return m.ShareReply(self._shares[step][rank], save)
 
-    async def _step_done(self, done: m.StepDone) -> m.Ack:
+    def _may_train(self, step: int) -> bool:
+        """A step may run while the push of the one before is under way, no more.
+
+        While pushes are held none is under way, and the publisher must keep the version in force for late joiners.
+        """
+        lead = 0 if self.evaluation.active else 1
+        version = self.weights.version
+        return step in self._shares and version is not None and version >= step - lead
+
+    def _step_done(self, done: m.StepDone) -> m.Ack:
         if done.step < self._step:
             return m.Ack()
         batch = self._batches[done.step]
@@ -299,19 +318,15 @@ class Intake:
         del self._shares[done.step]
         self._step = done.step + 1
         self.weights.step_ready(self._step)
-        await self._wake()
+        self._wake()
         return m.Ack()
 
     def _checkpoint_done(self, step: int, path: str) -> m.Ack:
-        held = self.journal.read()
-        self.journal.compact(
-            [(s, groups) for s, groups in sorted(held.batches.items()) if s >= step],
-            self.admission.waiting_groups(),
-        )
-        target = self._folder / "checkpoints" / "latest.json"
-        partial = target.with_suffix(".part")
-        partial.write_text(json.dumps({"step": step, "path": path}))
-        partial.rename(target)
+        """The journal lets go of what the checkpoint contains only once a resume would find the checkpoint."""
+        record_checkpoint(self._folder, step, path)
+        self.journal.compact(sorted(self._batches.items()), self.admission.waiting_groups())
+        self._saved = step
+        self._finish_if_over()
         return m.Ack()
 
     # -- versions ------------------------------------------------------------------------------------------------
@@ -323,25 +338,32 @@ class Intake:
         late = self.admission.advance(record.version)
         for actor in {a for a, _ in late if a is not None}:
             leases = tuple(lease for a, lease in late if a == actor)
-            asyncio.get_running_loop().create_task(self._cancel(actor, leases))
+            notice = asyncio.ensure_future(self._notify(Peer("actor", actor), m.Cancel(leases)))
+            self._notices.add(notice)
+            notice.add_done_callback(self._notices.discard)
         if self.evaluation.due(record.version):
             self.evaluation.begin(record.version)
-        elif record.version >= self._config.learner.steps and not self.evaluation.active:
-            self.finished.set()
         self._form()
-        asyncio.get_running_loop().create_task(self._wake())
+        self._finish_if_over()
+        self._wake()
 
-    async def _cancel(self, actor: int, leases: tuple[int, ...]) -> None:
-        await self._notify(Peer("actor", actor), m.Cancel(leases))
-
-    def _evaluated(self) -> None:
-        accuracy = self.evaluation.rounds[-1]
+    def _evaluated(self, accuracy: Accuracy) -> None:
         self.log.evaluation(accuracy)
         self.weights.reconsider()
-        if accuracy.version >= self._config.learner.steps:
+        self._finish_if_over()
+
+    def _finish_if_over(self) -> None:
+        last = self._config.learner.steps
+        if min(self.admission.version, self._saved) >= last and not self.evaluation.active:
             self.finished.set()
+            self._wake()
 
     # -- view ----------------------------------------------------------------------------------------------------
+
+    async def reached(self, version: int) -> None:
+        """Return once `version`, or a later one, is in service."""
+        while (self.weights.version or 0) < version:
+            await self._changed.wait()
 
     def status(self) -> dict[str, Any]:
         return {
@@ -362,17 +384,6 @@ class Intake:
             ],
         }
 
-    async def _wake(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
-
-
-def latest_checkpoint(folder: Path) -> tuple[int, Path]:
-    """(step, folder of the newest durable checkpoint) of a run. PartFailed if it has none."""
-    path = folder / "checkpoints" / "latest.json"
-    if not path.exists():
-        raise PartFailed(
-            "resume", f"{folder} has no checkpoint", hint="start a new run with azr train CONFIG"
-        )
-    found = json.loads(path.read_text())
-    return int(found["step"]), folder / found["path"]
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

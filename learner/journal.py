@@ -10,6 +10,7 @@ most what came since the last batch.
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,8 @@ from common.errors import WireError
 from common.messages import BatchFormed
 from common.types import Group
 from common.wire import pack_record, unpack_record
+
+log = logging.getLogger(__name__)
 
 _LENGTH = struct.Struct("<I")
 
@@ -63,6 +66,7 @@ class Journal:
                 self._write(file.fileno(), group)
             os.fsync(file.fileno())
         partial.rename(target)
+        sync_folder(self._folder)
         for path in old:
             if self._keep:
                 path.rename(path.with_suffix(".old"))
@@ -78,9 +82,7 @@ class Journal:
                 if isinstance(record, Group):
                     contents.waiting[record.lease] = record
                 else:
-                    groups = [
-                        contents.waiting.pop(lease) for lease in record.leases if lease in contents.waiting
-                    ]
+                    groups = [contents.waiting.pop(lease) for lease in record.leases if lease in contents.waiting]
                     if len(groups) == len(record.leases):
                         contents.batches[record.step] = groups
         return contents
@@ -107,11 +109,23 @@ def _records(path: Path) -> Iterator[Group | BatchFormed]:
         (length,) = _LENGTH.unpack_from(data, at)
         blob = data[at + _LENGTH.size : at + _LENGTH.size + length]
         if len(blob) < length:
-            return
+            break
         try:
             record = unpack_record(blob)
-        except WireError:
+        except WireError as error:
+            log.warning("%s: what follows byte %d cannot be read: %s", path, at, error)
             return
         if isinstance(record, Group | BatchFormed):
             yield record
         at += _LENGTH.size + length
+    if at < len(data):
+        log.warning("%s: its last record is cut at byte %d", path, at)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

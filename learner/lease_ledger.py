@@ -47,15 +47,18 @@ class LeaseLedger:
             raise AzrError(f"lease {lease} ends as {fate}, but it is not open in the ledger")
 
     def rewind(self, step: int, journaled: Iterable[int]) -> None:
-        """Return to the checkpoint of `step` batches; `journaled` leases stay open, others that are open end."""
-        self._db.execute("BEGIN")
-        self._db.execute(
-            "UPDATE leases SET fate = NULL, step = NULL WHERE fate = 'trained' AND step >= ?", (step,)
-        )
+        """Return to the checkpoint of `step` batches; `journaled` leases stay open, others that are open end.
+
+        A journaled lease whose row a loss of power took gets one again.
+        """
         keep = set(journaled)
-        lost = [
-            (i,) for (i,) in self._db.execute("SELECT id FROM leases WHERE fate IS NULL") if i not in keep
-        ]
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "INSERT OR IGNORE INTO leases (id, kind, incarnation, granted) VALUES (?,?,?,?)",
+            [(i, kind_of(i).value, self._incarnation, step) for i in sorted(keep)],
+        )
+        self._db.execute("UPDATE leases SET fate = NULL, step = NULL WHERE fate = 'trained' AND step >= ?", (step,))
+        lost = [(i,) for (i,) in self._db.execute("SELECT id FROM leases WHERE fate IS NULL") if i not in keep]
         self._db.executemany("UPDATE leases SET fate = 'unused' WHERE id = ?", lost)
         self._db.execute("COMMIT")
 

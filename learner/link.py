@@ -29,6 +29,15 @@ class LoopThread:
         return self.spawn(coroutine).result()
 
     def close(self) -> None:
+        """Cancel what still runs, then end the thread."""
+        self.call(_cancel_others())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -1,7 +1,7 @@
 """The sending end of a weight push, beside trainer rank 0.
 
-It holds at most two snapshots, the version in force and the newest one, and broadcasts what the intake asks for on a
-thread, so a training step may run meanwhile: the snapshot is a copy. Each epoch has its own group; a broken one is
+It holds the newest snapshots, down to the version in force, and broadcasts what the intake asks for on a thread, so a
+training step may run meanwhile: the snapshot is a copy. Each epoch has its own group; a broken one is
 dropped and the intake asks again.
 """
 
@@ -23,7 +23,7 @@ from common.types import Float32Array, Int32Array
 
 log = logging.getLogger(__name__)
 
-KEPT = 2
+KEPT = 3  # while v is in force the trainer gets as far as v + 2, and an engine that joins may need any of the three
 
 
 class Requests(Protocol):

@@ -16,6 +16,7 @@ import numpy as np
 
 from common.messages import Report
 from common.types import STREAMS, Group, TaskType
+from learner import trace
 from learner.batch import TrainSequence, staleness
 from learner.evaluation import Accuracy
 
@@ -65,10 +66,8 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._metrics = (folder / "metrics.jsonl").open("a", buffering=1)
+        self._parts = trace.reopen(folder / "trace.json")
         self._trace = (folder / "trace.json").open("a", buffering=1 << 16)
-        if self._trace.tell() == 0:
-            self._trace.write("[\n")
-        self._parts: dict[str, int] = {}
         self.ledger: dict[str, dict[str, float]] = {}
         self.state: dict[str, str] = {}
         self.counters: dict[str, dict[str, float]] = {}
@@ -83,7 +82,7 @@ class RunLog:
         self.rows += 1
         self.sequences += int(row.get("sequences", 0))
         self.staleness.update(ages)
-        self._metrics.write(json.dumps({k: _round(v) for k, v in row.items()}) + "\n")
+        self._metrics.write(json.dumps(dict(row)) + "\n")
 
     def evaluation(self, accuracy: Accuracy) -> None:
         figures = {f"eval/{t}": accuracy.of(t) for t in TaskType}
@@ -98,11 +97,8 @@ class RunLog:
         self.counters[message.part] = dict(message.counters)
         for state, begin, end in message.spans:
             self._event(ph="X", name=state, ts=begin * 1e6, dur=(end - begin) * 1e6, part=message.part)
-        if message.spans and "tokens" in message.counters:
-            at = message.spans[-1][2] * 1e6
-            self._event(
-                ph="C", name="tokens", ts=at, args={"tokens": message.counters["tokens"]}, part=message.part
-            )
+        for at, tokens in message.produced:
+            self._event(ph="C", name="tokens", ts=at * 1e6, args={"tokens": tokens}, part=message.part)
 
     def shares(self) -> dict[str, dict[str, float]]:
         """Per process, the share of its wall time in each ledger state."""
@@ -114,6 +110,8 @@ class RunLog:
     def summary(self, figures: Mapping[str, Any], rounds: Sequence[Accuracy]) -> dict[str, Any]:
         """Write summary.json (temp, then rename) and return it."""
         seconds = time.time() - self.began
+        self._trace.flush()
+        seen = trace.overlap(trace.read(self._folder / "trace.json"))
         out = {
             "seconds": seconds,
             "steps": self.rows,
@@ -129,6 +127,7 @@ class RunLog:
                 for r in rounds
             ],
             "ledger": self.shares(),
+            "overlap": {"steps": seen.steps, "with_tokens": seen.with_tokens},
             **figures,
         }
         partial = self._folder / "summary.json.part"
@@ -142,12 +141,5 @@ class RunLog:
         self._trace.write("{}]\n")
         self._trace.close()
 
-    def flush(self) -> None:
-        self._trace.flush()
-
     def _event(self, *, part: str, **event: Any) -> None:
-        self._trace.write(json.dumps({**event, "pid": self._parts[part], "tid": 0}) + ",\n")
-
-
-def _round(value: float) -> float:
-    return round(value, 6) if isinstance(value, float) else value
+        self._trace.write(json.dumps({**event, "pid": self._parts[part], "tid": 0}) + trace.END_OF_EVENT)

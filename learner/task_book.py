@@ -1,7 +1,8 @@
 """The task book: every valid task ever proposed, as one append-only sequence of events in SQLite (WAL).
 
 Written by the intake alone. It grows at version boundaries only, in lease order; the pools that leases draw from are
-folds of the events up to a version, so the book can be rebuilt as of any version (`rewind`). Not promised: durability of the newest events against power loss between two checkpoints.
+folds of the events up to a version, so the book can be rebuilt as of any version (`rewind`). Every `add` is on disk
+when it returns, and with it what others wrote to the same file before: the journal drops a batch that is in the book.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class TaskBook:
     def __init__(self, path: Path, seeds: Iterable[Task]) -> None:
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute("PRAGMA synchronous=FULL")
         self._db.executescript(_SCHEMA)
         self._pools: dict[TaskType, list[Task]] = {kind: [] for kind in TaskType}
         self._keys: set[str] = set()
@@ -39,7 +40,7 @@ class TaskBook:
             self.add(0, [(None, task, None) for task in seeds])
 
     def add(self, version: int, found: Sequence[tuple[int | None, Task, float | None]]) -> int:
-        """Append (lease, task, solve rate) at `version`; a key the book knows is only measured. Returns how many new."""
+        """Append (lease, task, solve rate) at `version`; a key the book knows is only measured. The number new."""
         rows, new = [], 0
         for lease, task, rate in found:
             fresh = task.key not in self._keys
@@ -58,9 +59,7 @@ class TaskBook:
 
     def add_batch(self, version: int, batch: Iterable[Group]) -> int:
         """The valid proposals of a trained batch, in lease order."""
-        return self.add(
-            version, [(g.lease, g.proposal, g.solve_rate) for g in batch if g.proposal is not None]
-        )
+        return self.add(version, [(g.lease, g.proposal, g.solve_rate) for g in batch if g.proposal is not None])
 
     def rewind(self, version: int) -> None:
         """Forget what was added after `version`: the book as the weights of that version knew it."""

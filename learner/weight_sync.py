@@ -2,8 +2,9 @@
 
 A push has two phases. *Stage*: the publisher (trainer rank 0) and every engine form a group (a new *epoch* whenever
 membership changed) and broadcast into staging buffers while decoding goes on; a failure abandons the attempt and no
-engine has changed. *Commit*: each engine loads its buffer in a short pause, then scores the probe; an engine whose
-log-probs differ from the learner's by more than the tolerance leaves service.
+engine has changed. A broken broadcast does not say which member broke it, so an engine that did not fail alone
+gets a second chance in a new group. *Commit*: each engine loads its buffer in a short pause, then scores the probe; an
+engine whose log-probs differ from the learner's by more than the tolerance leaves service.
 
 An engine enters service by committing a push, the first one included; so a fresh run, a resumed one, a restarted
 engine and a late joiner take the same path. The version advances when every engine in the group has committed.
@@ -19,6 +20,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from common.clock import Clock
+from common.errors import PartFailed
 from common.messages import Ack, Commit, Committed, Offer, Published, Push, Stage, Staged, Stop
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,9 @@ log = logging.getLogger(__name__)
 Notify = Callable[[int, object], Awaitable[None]]
 _T = TypeVar("_T")
 STOP = Push(-1, -1, 0, stop=True)
+ENGINE_ATTEMPTS = 2  # broken broadcasts in a row after which an engine that failed in each leaves service
+NO_ANSWER = "no answer"
+PUSH_ATTEMPTS = 3  # pushes in a row abandoned with no engine to blame, after which the publisher is
 
 
 @dataclass
@@ -34,6 +40,7 @@ class _Engine:
     staged: asyncio.Future[str] | None = None
     loaded: asyncio.Future[Committed] | None = None
     gone: bool = False
+    failures: int = 0  # to stage, since it last did
 
 
 @dataclass
@@ -45,19 +52,21 @@ class PushRecord:
     stage: float = 0.0
     pauses: list[float] = field(default_factory=list)
     probe_difference: float = 0.0
+    checksums: dict[int, str] = field(default_factory=dict)  # by engine, where asked for
 
 
 class WeightSync:
     """Drives pushes.
 
     `available` is the newest version the publisher holds (it keeps the one in force too); `held` says that no new
-    version may go out.
+    version may go out. `timeout`, in seconds, is what each answer of a peer may take.
     """
 
     def __init__(
         self,
         notify: Notify,
         committed: Callable[[PushRecord], None],
+        clock: Clock,
         *,
         held: Callable[[], bool],
         tolerance: float,
@@ -65,11 +74,12 @@ class WeightSync:
     ) -> None:
         self.version: int | None = None  # None until the first push of this incarnation is in
         self.available: int | None = None
-        self._notify, self._committed, self._held = notify, committed, held
+        self._notify, self._committed, self._clock, self._held = notify, committed, clock, held
         self._tolerance, self._timeout = tolerance, timeout
         self._engines: dict[int, _Engine] = {}
         self._group: frozenset[int] = frozenset()
         self._epoch = 0
+        self._abandoned = 0
         self._wake = asyncio.Event()
         self._stopped = False
         self._want_push: asyncio.Future[Push] | None = None
@@ -145,6 +155,7 @@ class WeightSync:
     # -- the loop ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
+        """Until cancelled. PartFailed if the publisher cannot get any version out."""
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -159,7 +170,7 @@ class WeightSync:
 
     def _due(self) -> bool:
         target = self._target
-        if target is None or not self._engines or self._want_push is None:
+        if target is None or not self._engines or self._want_push is None or self._want_push.done():
             return False
         return any(engine.committed != target for engine in self._engines.values())
 
@@ -178,7 +189,7 @@ class WeightSync:
         for engine in engines.values():
             engine.staged, engine.loaded = loop.create_future(), loop.create_future()
         asked.set_result(Push(version, self._epoch, 1 + len(members)))
-        began = loop.time()
+        began = self._clock.now()
         offer = await self._within(self._offer)
         if offer is None:
             log.error("the publisher did not offer version %d within %.0f s", version, self._timeout)
@@ -191,20 +202,29 @@ class WeightSync:
                       offer.tensors, offer.checksum, self._timeout),
             )  # fmt: skip
         published = await self._within(self._published)
-        failed = "" if published is not None and not published.error else "broadcast failed"
-        for index, engine in engines.items():
-            assert engine.staged is not None
-            error = await self._within(engine.staged)
-            if error is None or error:
-                failed = failed or "staging failed"
-                await self._retire(
-                    index, engine, f"could not stage version {version}: {error or 'no answer'}"
-                )
-        if failed:
-            log.warning("push of version %d abandoned: %s", version, failed)
-            self._group = frozenset()
-            return True
-        return await self._commit(version, offer, engines, loop.time() - began)
+        broken = "the publisher did not answer" if published is None else published.error
+        unstaged = {index: error for index, e in engines.items() if (error := await self._staging(e))}
+        if not broken and not unstaged:
+            self._abandoned = 0
+            return await self._commit(version, offer, engines, self._clock.now() - began)
+        why = "; ".join(filter(None, [broken, *unstaged.values()]))
+        log.warning("push of version %d abandoned: %s", version, why)
+        self._group = frozenset()
+        for index, error in unstaged.items():
+            alone = not broken and len(unstaged) == 1
+            if alone or error == NO_ANSWER or engines[index].failures >= ENGINE_ATTEMPTS:
+                await self._retire(index, engines[index], f"could not stage version {version}: {error}")
+        self._abandoned = 0 if any(e.gone for e in engines.values()) else self._abandoned + 1
+        if self._abandoned >= PUSH_ATTEMPTS:
+            raise PartFailed("publisher", f"could not push version {version} {PUSH_ATTEMPTS} times: {why}")
+        return True
+
+    async def _staging(self, engine: _Engine) -> str:
+        """What went wrong at `engine`; empty if its buffer holds the version."""
+        assert engine.staged is not None
+        error = await self._within(engine.staged)
+        engine.failures = engine.failures + 1 if error else 0
+        return NO_ANSWER if error is None else error
 
     async def _commit(self, version: int, offer: Offer, engines: dict[int, _Engine], stage: float) -> bool:
         record = PushRecord(version, len(engines), stage)
@@ -215,19 +235,17 @@ class WeightSync:
             assert engine.loaded is not None
             reply = await self._within(engine.loaded)
             if reply is None or reply.error:
-                await self._retire(
-                    index, engine, f"could not load version {version}: {reply and reply.error}"
-                )
+                await self._retire(index, engine, f"could not load version {version}: {reply and reply.error}")
                 continue
             difference = probe_difference(offer.probe_logprobs, reply.probe)
             record.probe_difference = max(record.probe_difference, difference)
             record.pauses.append(reply.pause)
             if not difference <= self._tolerance:
-                await self._retire(
-                    index, engine, f"log-probs differ by {difference:.2g} after version {version}"
-                )
+                await self._retire(index, engine, f"log-probs differ by {difference:.2g} after version {version}")
                 continue
             engine.committed = version
+            if reply.checksum:
+                record.checksums[index] = reply.checksum
         if any(e.committed == version for e in self._engines.values()):
             self.version = version
             self._committed(record)
@@ -242,8 +260,12 @@ class WeightSync:
         await self._notify(index, Stop(f"error: {why}"))
 
     async def _within(self, future: asyncio.Future[_T]) -> _T | None:
-        done, _ = await asyncio.wait([future], timeout=self._timeout)
-        return future.result() if done else None
+        timer = asyncio.ensure_future(self._clock.sleep(self._timeout))
+        try:
+            await asyncio.wait({future, timer}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+        return future.result() if future.done() else None
 
 
 def probe_difference(ours: tuple[np.ndarray, ...], theirs: tuple[np.ndarray, ...]) -> float:

@@ -34,8 +34,8 @@ class Recipe:
 
     steps: int = 4000
     seed: int = 0
-    batch_tokens: int = 1024  # padding included
-    lr: float = 3e-3
+    batch_tokens: int = 768  # padding included
+    lr: float = 4e-3
     lr_end: float = 0.05  # of lr, reached linearly
     warmup: int = 30  # steps
     betas: tuple[float, float] = (0.9, 0.95)

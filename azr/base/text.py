@@ -21,17 +21,21 @@ SETTINGS = EnvironmentConfig()  # the format of every prompt: one reference, six
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the six kinds among the examples, and of solutions with a thought."""
+    """Shares of the six kinds among the examples, and of solutions with a thought.
+
+    Most of a proposed program is chance that nothing can predict, so proposals cost tokens and teach little;
+    naming distinct inputs is the one part of proposing that takes practice.
+    """
 
     kinds: tuple[tuple[Kind, int], ...] = (
-        (Kind.SOLVE_DEDUCTION, 30),
-        (Kind.SOLVE_ABDUCTION, 26),
-        (Kind.SOLVE_INDUCTION, 14),
-        (Kind.PROPOSE_DEDUCTION, 10),
-        (Kind.PROPOSE_ABDUCTION, 10),
-        (Kind.PROPOSE_INDUCTION, 10),
+        (Kind.SOLVE_DEDUCTION, 42),
+        (Kind.SOLVE_ABDUCTION, 30),
+        (Kind.SOLVE_INDUCTION, 6),
+        (Kind.PROPOSE_DEDUCTION, 5),
+        (Kind.PROPOSE_ABDUCTION, 5),
+        (Kind.PROPOSE_INDUCTION, 12),
     )
-    thoughts: float = 0.3
+    thoughts: float = 0.4
 
 
 class Text:

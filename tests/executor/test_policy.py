@@ -25,7 +25,7 @@ def input_status(text: str) -> str:
         "import math\nfrom collections import Counter, abc\ndef f(x): return math.sqrt(x)",
         "def hash(x): return 1\ndef f(x): return hash(x)",
         "class A:\n    id = 3\n    other = id\ndef f(x): return A.id",
-        "def g(x): return x\nclass B:\n    def m(self): return 1\ndef f(x):\n    def h(y): return g(y)\n    return h(x)",
+        "def g(x): return x\nclass B:\n    def m(self): return 1\ndef f(x):\n    def h(): return g(x)\n    return h()",
         "def f(x): return 1\ndef f(x): return 2",
         "f = lambda x: x",
     ],
@@ -59,7 +59,9 @@ def test_refused_by_policy_alone(program: str) -> None:
     assert status(program, policy=False) == "ok"
 
 
-@pytest.mark.parametrize("program", ["def f(x:", "def f(x): return \ud800".encode("utf-8", "surrogatepass"), "\0", "return 1"])
+@pytest.mark.parametrize(
+    "program", ["def f(x:", "def f(x): return \ud800".encode("utf-8", "surrogatepass"), "\0", "return 1"]
+)
 def test_what_is_not_python_is_syntax(program: str | bytes) -> None:
     data = program if isinstance(program, bytes) else program.encode()
     assert frames.STATUSES[checker.answer((frames.PROGRAM, data), True)[0]] == "syntax"
@@ -75,7 +77,9 @@ def test_programs_are_equal_up_to_comments_spacing_and_docstrings() -> None:
     assert key("class A:\n    'only'\ndef f(x): return x") == key("class A: pass\ndef f(x): return x")
 
 
-@pytest.mark.parametrize("text", ["", "1, [2]", "x=1", "*[1], **{'a': 2}", "lambda y: y", "range(3)", "'a' * 3", "(1,)"])
+@pytest.mark.parametrize(
+    "text", ["", "1, [2]", "x=1", "*[1], **{'a': 2}", "lambda y: y", "range(3)", "'a' * 3", "(1,)"]
+)
 def test_argument_lists(text: str) -> None:
     assert input_status(text) == "ok"
 

@@ -66,11 +66,7 @@ def test_gradient_agrees_with_finite_differences(name: str) -> None:
     assert torch.autograd.gradcheck(lambda x: LOSSES[name](x, then, advantages, clip=0.2).loss, (now,))
 
 
-@given(
-    st.lists(
-        st.tuples(*[st.floats(-1e4, 0, width=32)] * 2, st.floats(-10, 10, width=32)), min_size=1, max_size=8
-    )
-)
+@given(st.lists(st.tuples(*[st.floats(-1e4, 0, width=32)] * 2, st.floats(-10, 10, width=32)), min_size=1, max_size=8))
 def test_losses_and_gradients_are_finite_for_any_finite_log_probs(
     rows: list[tuple[float, float, float]],
 ) -> None:

@@ -17,22 +17,23 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from common.config import Config, LearnerConfig, ModelConfig
 from common.errors import PartFailed
 from common.types import Int32Array, MicroBatch, Share
+from learner.checkpoint import read_manifest
 from learner.policy import answer_logprobs, load_policy, score
+from learner.trainer import Trainer
 
 pytestmark = pytest.mark.real
 
 SEQUENCES, STEPS, VOCABULARY = 12, 3, 512
-TIMEOUT = 120.0
+TIMEOUT = 120.0  # seconds a rank may take; it fails, not hangs, the test
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
     Qwen3ForCausalLM(
@@ -66,13 +67,9 @@ def batch_of(step: int) -> list[Sequence]:
     random = np.random.default_rng(step)
 
     def one() -> Sequence:
-        prompt, answer = (
-            random.integers(0, VOCABULARY, random.integers(1, 9)).astype(np.int32) for _ in "pa"
-        )
+        prompt, answer = (random.integers(0, VOCABULARY, random.integers(1, 9)).astype(np.int32) for _ in "pa")
         logprobs = (-np.log(VOCABULARY) + 0.3 * random.standard_normal(len(answer))).astype(np.float32)
-        return Sequence(
-            prompt, answer, logprobs, float(random.standard_normal()), float(random.uniform(0.05, 0.2))
-        )
+        return Sequence(prompt, answer, logprobs, float(random.standard_normal()), float(random.uniform(0.05, 0.2)))
 
     return [one() for _ in range(SEQUENCES)]
 
@@ -92,8 +89,8 @@ def micro_batch(sequences: list[Sequence]) -> MicroBatch:
     )
 
 
-# How the 12 sequences of a batch are divided: sizes[rank][micro-batch]. Zeros are the padding micro-batches that
-# bring all ranks to equal counts.
+# How the 12 sequences of a batch are divided: sizes[rank][micro-batch]. Zeros are the padding micro-batches
+# that bring all ranks to equal counts.
 DIVISIONS = {
     "1x4": ((3, 3, 3, 3),),
     "2x2": ((3, 3), (3, 3)),
@@ -106,8 +103,7 @@ DIVISIONS = {
 def shares_of(step: int, sizes: tuple[tuple[int, ...], ...]) -> list[Share]:
     waiting = iter(batch_of(step))
     return [
-        Share(step, tuple(micro_batch([next(waiting) for _ in range(count)]) for count in counts))
-        for counts in sizes
+        Share(step, tuple(micro_batch([next(waiting) for _ in range(count)]) for count in counts)) for counts in sizes
     ]
 
 
@@ -124,17 +120,24 @@ def config_for(model: Path, stage: int, loss: str = "ppo") -> Config:
     return Config(model=ModelConfig(path=str(model)), learner=learner)
 
 
-def reference(model: Path, config: Config) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
-    """Losses, gradient norms and final weights of plain PyTorch, one full batch per step."""
-    from transformers import AutoModelForCausalLM
+@dataclass(frozen=True)
+class Outcome:
+    """What STEPS steps led to: metrics per step, weights and first moments of AdamW by checkpoint name."""
 
+    metrics: list[dict[str, float]]
+    weights: dict[str, Any]
+    moments: dict[str, Any]
+
+
+def reference(model: Path, config: Config) -> Outcome:
+    """Plain PyTorch, one full batch per step, one sequence at a time."""
     net = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="eager")
     settings = config.learner
     optimizer = torch.optim.AdamW(net.parameters(), betas=settings.betas, weight_decay=settings.weight_decay)
-    losses, norms = [], []
+    metrics = []
     for step in range(STEPS):
         optimizer.zero_grad()
-        total = torch.zeros(())
+        loss = torch.zeros(())
         for s in batch_of(step):
             tokens = torch.tensor(np.concatenate([s.prompt, s.answer]), dtype=torch.long)
             logits = net(tokens[None]).logits[0, len(s.prompt) - 1 : -1]
@@ -142,33 +145,37 @@ def reference(model: Path, config: Config) -> tuple[list[float], list[float], di
             if settings.loss == "ppo":
                 ratio = torch.exp(now - torch.tensor(s.logprobs))
                 bounded = torch.clamp(ratio, 1 - settings.clip, 1 + settings.clip)
-                total = total - s.weight * torch.min(ratio * s.advantage, bounded * s.advantage).sum()
+                loss = loss - s.weight * torch.min(ratio * s.advantage, bounded * s.advantage).sum()
             else:
-                total = total - s.weight * s.advantage * now.sum()
-        torch.autograd.backward(total)
-        norms.append(float(torch.nn.utils.clip_grad_norm_(net.parameters(), settings.grad_clip)))
-        losses.append(total.item())
-        optimizer.param_groups[0]["lr"] = settings.lr * min(1.0, (step + 1) / settings.warmup_steps)
+                loss = loss - s.weight * s.advantage * now.sum()
+        torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), settings.grad_clip)
+        lr = settings.lr * min(1.0, (step + 1) / settings.warmup_steps)
+        optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
-    return losses, norms, {name: p.detach() for name, p in net.named_parameters()}
+        metrics.append({"loss": loss.item(), "grad_norm": norm.item(), "lr": lr})
+    named = dict(net.named_parameters())
+    return Outcome(
+        metrics,
+        {name: p.detach().numpy() for name, p in named.items()},
+        {name: optimizer.state[p]["exp_avg"].numpy() for name, p in named.items()},
+    )
 
 
 # -- processes -----------------------------------------------------------------------------------------------
 
 
-def run_ranks(
-    work: Callable[..., Any], config: Config, world: int, folder: Path, *arguments: Any
-) -> list[Any]:
-    """work(trainer, *arguments) on each of `world` spawned ranks; their results in order of rank."""
+def run_ranks(work: Callable[..., Any], config: Config, world: int, folder: Path, *arguments: Any) -> list[Any]:
+    """work(trainer, *arguments) on each of `world` processes; their results in order of rank."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    context = mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    # Imports are most of a rank's start. Those of these modules start no thread, so forking after them is safe.
+    context.set_forkserver_preload(["learner.trainer", "torch._inductor.compile_fx"])
     pipes = [context.Pipe(duplex=False) for _ in range(world)]
     ranks = [
-        context.Process(
-            target=_rank, args=(pipes[r][1], work, config, r, world, port, folder, arguments), daemon=True
-        )
+        context.Process(target=_rank, args=(pipes[r][1], work, config, r, world, port, folder, arguments), daemon=True)
         for r in range(world)
     ]
     for rank in ranks:
@@ -194,37 +201,45 @@ def _rank(
     folder: Path,
     arguments: tuple[Any, ...],
 ) -> None:
-    from learner.trainer import Trainer
-
     trainer = Trainer(config, rank=rank, world=world, master=("127.0.0.1", port), folder=folder)
     pipe.send(work(trainer, *arguments))
     trainer.close()
 
 
-def arrays(trainer: Any) -> dict[str, Any]:
-    return {name: tensor.numpy() for name, tensor in trainer.snapshot()}
+def train(trainer: Trainer, division: str, start: int, stop: int) -> Outcome:
+    shares = [shares_of(step, DIVISIONS[division])[trainer.rank] for step in range(start, stop)]
+    metrics = [trainer.step(share) for share in shares]
+    weights = {name: tensor.numpy() for name, tensor in trainer.snapshot()}
+    moments = {name: tensor.numpy() for bucket in trainer.zero.moments() for name, tensor in bucket}
+    first = {name.removesuffix(".exp_avg"): m for name, m in moments.items() if name.endswith(".exp_avg")}
+    return Outcome([without_seconds(m) for m in metrics], weights, first)
 
 
-def train(
-    trainer: Any, sizes: tuple[tuple[int, ...], ...], start: int, stop: int
-) -> tuple[list[Any], dict[str, Any]]:
-    metrics = [trainer.step(shares_of(step, sizes)[trainer.rank]) for step in range(start, stop)]
-    return metrics, arrays(trainer)
+@dataclass(frozen=True)
+class Resumed:
+    whole: Outcome  # all steps; a checkpoint was written after the first
+    rest: Outcome  # the steps after the first once more, from that checkpoint
+    scores: list[Any]  # under the weights that were saved
+    scores_again: list[Any]  # under those that were loaded
 
 
-def train_save_load(
-    trainer: Any, sizes: tuple[tuple[int, ...], ...], folder: Path
-) -> tuple[Any, Any, dict[str, Any], dict[str, Any], list[Any], list[Any]]:
-    """Train one step, save, train on; then return to the checkpoint and train on again."""
-    train(trainer, sizes, 0, 1)
-    trainer.save(folder)
+def train_and_resume(trainer: Trainer, division: str) -> Resumed:
     probe = [np.arange(7, dtype=np.int32), np.array([3], np.int32), np.arange(90, 30, -2, dtype=np.int32)]
+    head = train(trainer, division, 0, 1)
+    trainer.save(Path("checkpoints/1"))
     scores = trainer.score(probe)
-    first, weights = train(trainer, sizes, 1, STEPS)
-    trainer.load(folder)
+    tail = train(trainer, division, 1, STEPS)
+    trainer.load(Path("checkpoints/1"))
     scores_again = trainer.score(probe)
-    again, weights_again = train(trainer, sizes, 1, STEPS)
-    return first, again, weights, weights_again, scores, scores_again
+    rest = train(trainer, division, 1, STEPS)
+    return Resumed(Outcome(head.metrics + tail.metrics, tail.weights, tail.moments), rest, scores, scores_again)
+
+
+def assert_bit_equal(one: Outcome, other: Outcome) -> None:
+    assert one.metrics == other.metrics
+    for name in one.weights:
+        assert np.array_equal(one.weights[name], other.weights[name]), name
+        assert np.array_equal(one.moments[name], other.moments[name]), name
 
 
 def without_seconds(metrics: dict[str, float]) -> dict[str, float]:
@@ -234,68 +249,78 @@ def without_seconds(metrics: dict[str, float]) -> dict[str, float]:
 # -- tests ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("division", "stage", "loss"),
-    [
+@dataclass(frozen=True)
+class Run:
+    config: Config
+    folder: Path
+    ranks: list[Resumed]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
         ("1x4", 0, "ppo"),
         ("2x2", 0, "reinforce"),
         ("4x1", 0, "ppo"),
+        ("idle rank", 1, "ppo"),
         ("uneven", 2, "ppo"),
-        ("idle rank", 0, "ppo"),
         ("uneven", 3, "ppo"),
     ],
+    ids=lambda param: f"{param[0]} zero-{param[1]} {param[2]}",
 )
-def test_training_equals_plain_pytorch(
-    model: Path, tmp_path: Path, division: str, stage: int, loss: str
-) -> None:
-    config = config_for(model, stage, loss)
-    losses, norms, expected = reference(model, config)
-    sizes = DIVISIONS[division]
-    results = run_ranks(train, config, len(sizes), tmp_path, sizes, 0, STEPS)
-    metrics, weights = results[0]
-    assert [m["loss"] for m in metrics] == pytest.approx(losses, rel=1e-4, abs=1e-6)
-    assert [m["grad_norm"] for m in metrics] == pytest.approx(norms, rel=1e-4)
-    assert min(norms) > config.learner.grad_clip, "the batch must be one that is clipped"
-    assert [m["lr"] for m in metrics] == pytest.approx([5e-4, 1e-3, 1e-3])
-    assert list(weights) == list(expected)
-    for name, tensor in expected.items():
-        np.testing.assert_allclose(weights[name], tensor.numpy(), rtol=0, atol=2e-6, err_msg=name)
-    for step, m in enumerate(metrics):
-        assert m["sequences"] == SEQUENCES
-        assert m["tokens"] == sum(len(s.answer) for s in batch_of(step))
-        assert 0 < m["effective_sample_size"] <= 1
-        assert m["ratio_max"] >= m["ratio_mean"] > 0
-    for other, nothing in results[1:]:
-        assert nothing == {}
-        assert [without_seconds(m) for m in other] == [without_seconds(m) for m in metrics]
+def run(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    division, stage, loss = request.param
+    config, folder = config_for(model, stage, loss), tmp_path_factory.mktemp("run")
+    return Run(config, folder, run_ranks(train_and_resume, config, len(DIVISIONS[division]), folder, division))
 
 
-@pytest.mark.parametrize("stage", [0, 2, 3])
-def test_a_loaded_checkpoint_continues_bit_equal(model: Path, tmp_path: Path, stage: int) -> None:
-    sizes = DIVISIONS["uneven"]
-    folder = tmp_path / "checkpoints" / "step-1"
-    results = run_ranks(train_save_load, config_for(model, stage), 2, tmp_path, sizes, folder)
-    first, again, weights, weights_again, scores, scores_again = results[0]
-    assert [without_seconds(m) for m in first] == [without_seconds(m) for m in again]
-    assert all(np.array_equal(weights[name], weights_again[name]) for name in weights)
-    assert all(np.array_equal(a, b) for a, b in zip(scores, scores_again, strict=True))
+def test_training_equals_plain_pytorch(run: Run, model: Path) -> None:
+    expected, ours = reference(model, run.config), run.ranks[0].whole
+    assert min(m["grad_norm"] for m in expected.metrics) > run.config.learner.grad_clip, "nothing was clipped"
+    for wanted, found in zip(expected.metrics, ours.metrics, strict=True):
+        assert {name: found[name] for name in wanted} == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    assert list(ours.weights) == list(expected.weights)
+    for name, weight in expected.weights.items():
+        np.testing.assert_allclose(ours.moments[name], expected.moments[name], atol=1e-7, rtol=1e-4, err_msg=name)
+        # AdamW turns rounding of a gradient near 0 into a visible part of a step, hence 1 % of one.
+        np.testing.assert_allclose(ours.weights[name], weight, atol=0.01 * run.config.learner.lr, err_msg=name)
 
-    assert [path.name for path in folder.parent.iterdir()] == ["step-1"], "nothing half-written is left"
+
+def test_every_rank_reports_the_whole_batch(run: Run) -> None:
+    for step, metrics in enumerate(run.ranks[0].whole.metrics):
+        assert metrics["sequences"] == SEQUENCES
+        assert metrics["tokens"] == sum(len(s.answer) for s in batch_of(step))
+        assert 0 < metrics["effective_sample_size"] <= 1
+        assert metrics["ratio_max"] >= metrics["ratio_mean"] > 0
+    for rank in run.ranks[1:]:
+        assert rank.whole.metrics == run.ranks[0].whole.metrics
+        assert rank.whole.weights == {}
+
+
+def test_a_loaded_checkpoint_continues_bit_equal(run: Run) -> None:
+    first = run.ranks[0]
+    assert_bit_equal(Outcome(first.whole.metrics[1:], first.whole.weights, first.whole.moments), first.rest)
+    assert all(np.array_equal(a, b) for a, b in zip(first.scores, first.scores_again, strict=True))
+
+
+def test_a_checkpoint_is_a_hugging_face_folder(run: Run) -> None:
+    folder = run.folder / "checkpoints" / "1"
+    assert [path.name for path in folder.parent.iterdir()] == ["1"], "something half-written is left"
     assert json.loads((folder / "trainer.json").read_text())["steps"] == 1
     assert (folder / "hf" / "tokenizer.json").exists()
-    assert "lm_head.weight" not in load_file(folder / "hf" / "model.safetensors")
-    saved = load_policy(folder / "hf")
-    ours = score(saved, [np.arange(7, dtype=np.int32)], tokens=64)[0]
-    np.testing.assert_allclose(ours, scores[0], atol=1e-5)
+    assert set(load_file(folder / "hf" / "model.safetensors")) == set(run.ranks[0].whole.weights)
+    scores = score(load_policy(folder / "hf"), [np.arange(7, dtype=np.int32)], tokens=64)
+    np.testing.assert_allclose(scores[0], run.ranks[0].scores[0], atol=2e-6)
 
 
 def test_two_runs_are_bit_equal(model: Path, tmp_path: Path) -> None:
-    runs = [
-        run_ranks(train, config_for(model, 2), 2, tmp_path, DIVISIONS["2x2"], 0, STEPS)[0] for _ in range(2)
-    ]
-    (metrics, weights), (metrics_again, weights_again) = runs
-    assert [without_seconds(m) for m in metrics] == [without_seconds(m) for m in metrics_again]
-    assert all(np.array_equal(weights[name], weights_again[name]) for name in weights)
+    one, other = (run_ranks(train, config_for(model, 0), 2, tmp_path, "uneven", 0, STEPS)[0] for _ in range(2))
+    assert_bit_equal(one, other)
+
+
+def test_an_incomplete_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PartFailed, match=r"trainer\.json"):
+        read_manifest(tmp_path)
 
 
 def test_log_probs_do_not_depend_on_padding(model: Path) -> None:

@@ -1,0 +1,35 @@
+"""Where a run would continue: its newest durable checkpoint, named in checkpoints/latest.json. Without torch.
+
+Invariant: the file names a checkpoint that is wholly on disk, also after a loss of power.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from common.errors import PartFailed
+from learner.journal import sync_folder
+
+
+def record_checkpoint(run: Path, step: int, path: str) -> None:
+    """The checkpoint of `step` batches at `path`, relative to the run folder, is durable."""
+    target = run / "checkpoints" / "latest.json"
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_suffix(".part")
+    with partial.open("w") as file:
+        file.write(json.dumps({"step": step, "path": path}))
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(target)
+    sync_folder(target.parent)
+
+
+def latest_checkpoint(run: Path) -> tuple[int, Path]:
+    """(step, folder of the newest durable checkpoint) of a run folder. PartFailed if it has none."""
+    path = run / "checkpoints" / "latest.json"
+    if not path.exists():
+        raise PartFailed("resume", f"{run} has no checkpoint", hint="start a new run with azr train CONFIG")
+    found = json.loads(path.read_text())
+    return int(found["step"]), run / found["path"]

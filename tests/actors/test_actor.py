@@ -1,0 +1,303 @@
+"""A whole actor between a scripted engine and a fake intake, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from actors.actor import REPORT_INTERVAL, RolloutActor
+from actors.triplets import PythonTriplets
+from common import messages as m
+from common.config import Config, EngineConfig, StalenessConfig
+from common.errors import PartFailed
+from common.jobs import Verdict
+from common.ledger import Ledger
+from common.types import Kind, Task
+from tests.fakes.clock import FakeClock
+from tests.fakes.engine import CharCodec, FakeEngine
+from tests.fakes.executor import FakeExecutor, by_output
+from tests.fakes.intake import SAFETY_NET, FakeIntake, proposing, solving
+
+LEASE_TIMEOUT = 40.0
+EPISODES = 3
+PROPOSAL = "<answer>def f(a):\n return a*2\ninput:5</answer>"
+
+
+def respond(prompt: str, sample: int) -> str:
+    return PROPOSAL if prompt.startswith("propose") else "<answer>4</answer>"
+
+
+class Scene:
+    """An actor that runs, with everything round it."""
+
+    def __init__(self, verify: Callable[[Task, str], Verdict] = by_output) -> None:
+        self.config = Config(
+            engine=EngineConfig(episodes=EPISODES), staleness=StalenessConfig(lease_timeout=LEASE_TIMEOUT)
+        )
+        self.clock, self.intake, self.engine = FakeClock(), FakeIntake(), FakeEngine(respond)
+        self.executor = FakeExecutor(verify=verify)
+        self.ledger = Ledger("wait-lease", now=self.clock.now)
+        actor = RolloutActor(
+            4,
+            self.config,
+            self.engine,
+            self.executor,
+            PythonTriplets(self.config.environment),
+            CharCodec(),
+            self.intake.dial,
+            self.ledger,
+            self.clock,
+        )
+        self.run = asyncio.create_task(actor.run())
+
+    async def stop(self, reason: str = "the run is over") -> None:
+        """Raises what the actor ends with."""
+        self.intake.notify(m.Stop(reason))
+        await self.over()
+
+    async def over(self) -> None:
+        await asyncio.wait_for(self.run, SAFETY_NET)
+
+    async def settle(self) -> None:
+        """Let everything run that waits for nothing but a turn of the loop."""
+        await self.clock.advance(0.0)
+
+
+def push(version: int, epoch: int = 1) -> m.Stage:
+    return m.Stage(epoch, version, "127.0.0.1", 9, 1, 2, (), "", 1.0)
+
+
+# -- episodes ----------------------------------------------------------------------------------------------------
+
+
+async def test_leases_become_groups() -> None:
+    scene = Scene()
+    await scene.intake.grant(solving(1), proposing(2))
+    await scene.intake.until(m.Deliver, 2)
+    assert {(g.lease, g.kind) for g in scene.intake.delivered} == {
+        (1, Kind.SOLVE_DEDUCTION),
+        (2, Kind.PROPOSE_DEDUCTION),
+    }
+    assert all(g.failure == "" for g in scene.intake.delivered)
+    await scene.stop()
+
+
+async def test_a_task_that_the_book_knows_is_not_solved() -> None:
+    first, second = Scene(), Scene()
+    await first.intake.grant(proposing(1))
+    (deliver,) = await first.intake.until(m.Deliver)
+    assert deliver.group.proposal is not None
+    second.intake.known.add(deliver.group.proposal.key)
+    await second.intake.grant(proposing(1))
+    (deliver,) = await second.intake.until(m.Deliver)
+    assert deliver.group.proposal is None and deliver.group.samples[0].status == "known"
+    assert [len(scene.engine.calls) for scene in (first, second)] == [2, 1]
+    await first.stop()
+    await second.stop()
+
+
+async def test_no_more_episodes_are_open_than_allowed() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(*(solving(i) for i in range(5)))
+    await scene.settle()
+    assert scene.intake.of(m.WantLeases) == [m.WantLeases(EPISODES)]
+    assert len(scene.engine.calls) == EPISODES
+    scene.engine.open.set()
+    await scene.intake.until(m.Deliver, 5)
+    assert {g.lease for g in scene.intake.delivered} == set(range(5))
+    assert all(want.capacity <= EPISODES for want in scene.intake.of(m.WantLeases))
+    await scene.stop()
+
+
+async def test_an_episode_is_open_until_its_group_is_acknowledged() -> None:
+    scene = Scene()
+    scene.intake.durable.clear()
+    await scene.intake.grant(*(solving(i) for i in range(EPISODES + 1)))
+    await scene.intake.until(m.Deliver, EPISODES)
+    await scene.settle()
+    assert len(scene.intake.of(m.WantLeases)) == 1
+    scene.intake.durable.set()
+    await scene.intake.until(m.Deliver, EPISODES + 1)
+    await scene.stop()
+
+
+async def test_a_cancelled_episode_delivers_nothing_and_makes_room() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(*(solving(i) for i in range(EPISODES)))
+    await scene.settle()
+    scene.intake.notify(m.Cancel((0, 2, 77)))
+    await scene.settle()
+    assert scene.engine.running == 2  # the samples of lease 1
+    assert scene.intake.of(m.WantLeases)[1:] == [m.WantLeases(2)]
+    scene.engine.open.set()
+    await scene.intake.until(m.Deliver)
+    await scene.settle()
+    assert [g.lease for g in scene.intake.delivered] == [1]
+    await scene.stop()
+
+
+async def test_a_lease_granted_again_goes_on_as_it_is() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(1))
+    await scene.settle()
+    await scene.intake.grant(dataclasses.replace(solving(1), attempt=1), solving(2))
+    await scene.settle()
+    assert len(scene.engine.calls) == 2
+    scene.engine.open.set()
+    await scene.intake.until(m.Deliver, 2)
+    await scene.intake.grant(*(solving(i) for i in range(3, 3 + EPISODES)))
+    await scene.intake.until(m.Deliver, 2 + EPISODES)
+    await scene.settle()
+    assert sorted(g.lease for g in scene.intake.delivered) == [1, 2, *range(3, 3 + EPISODES)]
+    await scene.stop()
+
+
+async def test_no_more_leases_is_no_end() -> None:
+    scene = Scene()
+    await scene.intake.grant()
+    await scene.settle()
+    assert len(scene.intake.of(m.WantLeases)) == 1 and not scene.run.done()
+    scene.intake.notify(push(1))
+    await scene.intake.until(m.Staged)
+    await scene.stop()
+
+
+# -- weights -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_push_is_staged_and_committed_while_episodes_run() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(1))
+    scene.intake.notify(push(6, epoch=2))
+    assert await scene.intake.until(m.Staged) == [m.Staged(2, 6)]
+    assert scene.engine.version == 0
+    scene.intake.notify(m.Commit(6, (np.arange(4, dtype=np.int32), np.arange(2, dtype=np.int32))))
+    (committed,) = await scene.intake.until(m.Committed)
+    assert (committed.version, committed.pause, committed.load, committed.error) == (6, 0.25, 0.125, "")
+    assert [p.tolist() for p in committed.probe] == [[6.0] * 3, [6.0]]
+    assert scene.intake.delivered == []
+    scene.engine.open.set()
+    await scene.intake.until(m.Deliver)
+    await scene.stop()
+
+
+async def test_a_stage_that_fails_is_reported_and_work_goes_on() -> None:
+    scene = Scene()
+    scene.engine.stage_error = "checksum of version 3 disagrees"
+    scene.intake.notify(push(3))
+    assert await scene.intake.until(m.Staged) == [m.Staged(1, 3, "checksum of version 3 disagrees")]
+    await scene.intake.grant(solving(1))
+    await scene.intake.until(m.Deliver)
+    scene.engine.stage_error = ""
+    scene.intake.notify(push(3, epoch=2))
+    assert (await scene.intake.until(m.Staged, 2))[1] == m.Staged(2, 3)
+    await scene.stop()
+
+
+async def test_a_commit_of_what_is_not_staged_is_reported() -> None:
+    scene = Scene()
+    scene.intake.notify(push(5))
+    await scene.intake.until(m.Staged)
+    scene.intake.notify(m.Commit(6))
+    assert await scene.intake.until(m.Committed) == [m.Committed(6, error="version 6 is not staged")]
+    await scene.stop()
+
+
+# -- life --------------------------------------------------------------------------------------------------------
+
+
+async def test_stop_drops_what_is_open() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(1))
+    await scene.settle()
+    await scene.stop()
+    assert scene.engine.running == 0 and scene.intake.delivered == []
+
+
+async def test_stop_with_an_error_names_the_actor() -> None:
+    scene = Scene()
+    with pytest.raises(PartFailed, match="actor-4: error: log-probs differ"):
+        await scene.stop("error: log-probs differ by 0.3 after version 5")
+
+
+async def test_the_death_of_the_engine_ends_the_actor() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(1))
+    await scene.settle()
+    failure = PartFailed("engine", "RuntimeError: out of memory")
+    scene.engine.die(failure)
+    with pytest.raises(PartFailed) as caught:
+        await scene.over()
+    assert caught.value is failure
+    assert scene.engine.running == 0
+
+
+async def test_a_bug_in_an_episode_ends_the_actor() -> None:
+    def broken(task: Task, answer: str) -> Verdict:
+        raise ZeroDivisionError("a bug")
+
+    scene = Scene(verify=broken)
+    await scene.intake.grant(solving(1))
+    with pytest.raises(ZeroDivisionError):
+        await scene.over()
+
+
+async def test_who_runs_it_can_cancel_it() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(1))
+    await scene.settle()
+    scene.run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await scene.over()
+    assert scene.engine.running == 0
+
+
+async def test_open_leases_are_renewed_four_times_per_timeout() -> None:
+    scene = Scene()
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(1), solving(2))
+    await scene.clock.advance(LEASE_TIMEOUT)
+    assert scene.intake.of(m.Renew) == [m.Renew((1, 2))] * 4
+    scene.engine.open.set()
+    await scene.intake.until(m.Deliver, 2)
+    await scene.clock.advance(LEASE_TIMEOUT / 4)
+    assert scene.intake.of(m.Renew)[-1] == m.Renew(())
+    await scene.stop()
+
+
+async def test_reports_count_and_tell_where_time_went() -> None:
+    scene = Scene()
+    await scene.clock.advance(REPORT_INTERVAL)
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(1, samples=2))
+    await scene.clock.advance(REPORT_INTERVAL)
+    scene.engine.open.set()
+    await scene.intake.until(m.Deliver)
+    await scene.clock.advance(REPORT_INTERVAL)
+    idle, busy, done = scene.intake.of(m.Report)
+    assert idle.part == "actor-4"
+    assert idle.counters == {"tokens": 0, "sequences": 0, "episodes": 0, "running": 0}
+    assert idle.ledger == {"wait-lease": 1.0} and idle.state == "wait-lease"
+    assert busy.counters == {"tokens": 0, "sequences": 0, "episodes": 1, "running": 2}
+    assert busy.ledger == {"wait-lease": 1.0, "generate": 1.0} and busy.state == "generate"
+    tokens = 2 * (len("<answer>4</answer>") + 1)
+    assert done.counters == {"tokens": tokens, "sequences": 2, "episodes": 0, "running": 0}
+    assert done.ledger == {"wait-lease": 2.0, "generate": 1.0} and done.state == "wait-lease"
+    assert done.produced == ((2.0, tokens),) and busy.produced == ()
+    assert [report.spans for report in (idle, busy, done)] == [
+        (("wait-lease", 0.0, 1.0),),
+        (("generate", 1.0, 2.0),),
+        (("wait-lease", 2.0, 3.0),),
+    ]
+    await scene.stop()

@@ -1,0 +1,106 @@
+"""Which state an actor is in, second by second, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+
+from actors.meter import Meter
+from common.jobs import Validate, Verify
+from common.ledger import Ledger
+from common.types import Status
+from tests.fakes.clock import FakeClock
+from tests.fakes.engine import FakeEngine
+from tests.fakes.executor import FakeExecutor
+from tests.fakes.intake import SAFETY_NET, a_task
+
+PROMPT = np.arange(1, 4, dtype=np.int32)
+
+
+class Measured:
+    def __init__(self, engine: FakeEngine | None = None) -> None:
+        self.clock = FakeClock()
+        self.ledger = Ledger("wait-lease", now=self.clock.now)
+        self.engine = engine or FakeEngine(lambda prompt, i: "abc" * (i + 1))
+        self.executor = FakeExecutor()
+        self.meter = Meter(self.engine, self.executor, self.ledger)
+
+    def generate(self) -> asyncio.Task[object]:
+        return asyncio.create_task(self.meter.generate(PROMPT, n=2, temperature=1.0, seed=1, max_tokens=9))
+
+
+@pytest.mark.parametrize(
+    ("running", "state"),
+    [
+        ([], "wait-lease"),
+        (["episode"], "idle"),
+        (["episode", "executor"], "wait-executor"),
+        (["episode", "executor", "generate"], "generate"),
+        (["episode", "executor", "generate", "pause"], "weight-pause"),
+        (["pause"], "weight-pause"),
+        (["episode", "generate", "generate"], "generate"),
+    ],
+)
+def test_the_first_state_that_holds(running: list[str], state: str) -> None:
+    measured = Measured()
+    with ExitStack() as stack:
+        for what in running:
+            stack.enter_context(measured.meter.during(what))
+        assert measured.ledger.state == measured.meter.state == state
+    assert measured.ledger.state == "wait-lease"
+
+
+async def test_states_sum_to_the_time_that_passed() -> None:
+    measured = Measured()
+    clock, meter = measured.clock, measured.meter
+    await clock.advance(1.0)
+    with meter.during("episode"):
+        await clock.advance(2.0)
+        with meter.during("generate"):
+            await clock.advance(4.0)
+            with meter.during("pause"):
+                await clock.advance(8.0)
+            with meter.during("executor"):
+                await clock.advance(16.0)
+        await clock.advance(32.0)
+    totals, spans = measured.ledger.drain()
+    assert totals == {"wait-lease": 1.0, "idle": 34.0, "generate": 20.0, "weight-pause": 8.0}
+    assert sum(totals.values()) == clock.now()
+    assert [end for _, _, end in spans][:-1] == [begin for _, begin, _ in spans][1:]
+
+
+async def test_tokens_are_counted_when_a_request_completes() -> None:
+    measured = Measured()
+    measured.engine.open.clear()
+    work = measured.generate()
+    await measured.clock.advance(3.0)
+    assert measured.ledger.state == "generate" and measured.meter.tokens == 0
+    measured.engine.open.set()
+    await asyncio.wait_for(work, SAFETY_NET)
+    assert (measured.meter.tokens, measured.meter.sequences) == (4 + 7, 2)
+    assert measured.meter.drain_produced() == ((3.0, 11),)
+    assert measured.meter.drain_produced() == ()
+    assert measured.ledger.state == "wait-lease"
+
+
+async def test_a_cancelled_request_counts_nothing_and_ends_its_state() -> None:
+    measured = Measured()
+    measured.engine.open.clear()
+    work = measured.generate()
+    await measured.clock.advance(1.0)
+    work.cancel()
+    await measured.clock.advance(0.0)
+    assert work.cancelled()
+    assert (measured.meter.tokens, measured.meter.sequences, measured.ledger.state) == (0, 0, "wait-lease")
+
+
+async def test_jobs_go_to_the_executor_and_back() -> None:
+    measured = Measured()
+    validate, verify = Validate("p", ("1",)), Verify(a_task(), ("4", "5"))
+    assert (await measured.meter.validate(validate)).status == Status.OK
+    assert [v.correct for v in (await measured.meter.verify(verify)).verdicts] == [True, False]
+    assert (measured.executor.validated, measured.executor.verified) == ([validate], [verify])
+    assert measured.ledger.state == "wait-lease"

@@ -1,0 +1,150 @@
+"""From groups to shares: nothing is lost, nothing twice, and the gradient cannot tell how it was packed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.types import STREAMS, Group, Kind, MicroBatch, Span
+from learner.batch import TrainSequence, micro_batch, sequences, shares, staleness
+from tests.fakes.groups import a_group, a_sample
+
+P, S = Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION
+
+
+def batch() -> list[Group]:
+    """Two proposals with 2 and 4 tokens; answers with 1, 2 and 3, one more that is not trained, one empty."""
+    return [
+        a_group(0, P, [a_sample(P, length=2), a_sample(S, length=1, prompt=1)]),
+        a_group(8, P, [a_sample(P, length=4), a_sample(S, length=9, prompt=1, trainable=False)]),
+        a_group(3, S, [a_sample(S, length=2), a_sample(S, length=3), a_sample(S, length=0)]),
+    ]
+
+
+def test_only_trainable_tokens_count_and_the_order_is_that_of_leases_and_samples() -> None:
+    rows, _ = sequences(0, batch(), "equal")
+    assert [(row.sample.stream, len(row.sample.tokens)) for row in rows] == [(P, 2), (S, 1), (P, 4), (S, 2), (S, 3)]
+
+
+def test_weights_by_hand() -> None:
+    rows, _ = sequences(0, batch(), "equal")
+    assert [row.weight for row in rows] == pytest.approx([1 / 36] * 5)  # six tokens in each stream
+    rows, _ = sequences(0, batch()[:1], "equal")
+    assert [row.weight for row in rows] == pytest.approx([1 / 12, 1 / 6])
+    rows, _ = sequences(0, batch()[:1], "tokens")
+    assert [row.weight for row in rows] == pytest.approx([1 / 3, 1 / 3])
+
+
+def test_an_answer_is_trained_after_its_own_prompt() -> None:
+    (micro,) = shares(0, sequences(0, batch()[:1], "equal")[0], ranks=1, tokens=100)[0].micro_batches
+    assert micro.tokens.tolist() == [7, 8, 0, 1, 9, 9, 0]
+    assert micro.prompt_lengths.tolist() == [2, 2]
+    assert micro.answer_lengths.tolist() == [2, 1]
+
+
+def test_silent_streams_are_named_and_have_no_advantage() -> None:
+    rows, silent = sequences(0, batch(), "equal")
+    assert silent == (P, S)
+    assert {row.advantage for row in rows} == {0.0}
+
+
+def test_staleness_follows_the_spans() -> None:
+    sample = a_sample(S, length=5, spans=[Span(3, 0, 2), Span(4, 2, 5)])
+    assert staleness(sample, step=5).tolist() == [2, 2, 1, 1, 1]
+    row = TrainSequence(np.array([1], np.int32), sample, advantage=0.5, weight=0.25, step=5)
+    micro = micro_batch([row, row])
+    assert micro.staleness.tolist() == [2, 2, 1, 1, 1] * 2
+    assert (micro.advantages.tolist(), micro.weights.tolist()) == ([0.5, 0.5], [0.25, 0.25])
+
+
+def test_an_empty_micro_batch_has_the_dtypes_of_a_full_one() -> None:
+    full = micro_batch([TrainSequence(np.array([1], np.int32), a_sample(S), 0.0, 0.0, 0)])
+    empty = micro_batch([])
+    for name in MicroBatch.__dataclass_fields__:
+        assert getattr(empty, name).dtype == getattr(full, name).dtype
+        assert getattr(empty, name).shape == (0,)
+
+
+def test_ranks_without_work_get_empty_micro_batches() -> None:
+    rows, _ = sequences(0, batch()[:1], "equal")
+    one, two, three = shares(7, rows, ranks=3, tokens=100)
+    assert [len(share.micro_batches) for share in (one, two, three)] == [1, 1, 1]
+    assert sum(len(m.answer_lengths) for share in (one, two, three) for m in share.micro_batches) == 2
+    assert {share.step for share in (one, two, three)} == {7}
+
+
+def test_a_batch_without_sequences_is_no_micro_batch() -> None:
+    assert [share.micro_batches for share in shares(0, [], ranks=2, tokens=100)] == [(), ()]
+
+
+def test_one_long_sequence_and_many_short_ones_keep_to_the_budget_on_many_ranks() -> None:
+    long, short = a_group(0, S, [a_sample(S, length=98)]), a_group(8, S, [a_sample(S, length=1)] * 30)
+    rows, _ = sequences(0, [long, short], "equal")
+    for share in shares(0, rows, ranks=8, tokens=100):
+        for micro in share.micro_batches:
+            assert padded(micro) <= 100
+
+
+def padded(micro: MicroBatch) -> int:
+    lengths = micro.prompt_lengths + micro.answer_lengths
+    return len(lengths) * int(lengths.max(initial=0))
+
+
+def tagged(micro: MicroBatch) -> list[tuple[int, ...]]:
+    """Every sequence of `micro` as (its tokens, weight and advantage in units that hash)."""
+    ends = np.cumsum(micro.prompt_lengths + micro.answer_lengths)
+    starts = ends - micro.prompt_lengths - micro.answer_lengths
+    assert ends[-1:].sum() == len(micro.tokens)
+    assert micro.answer_lengths.sum() == len(micro.logprobs) == len(micro.staleness)
+    return [(*micro.tokens[a:b].tolist(), int(w * 1e6)) for a, b, w in zip(starts, ends, micro.weights, strict=True)]
+
+
+groups = st.lists(
+    st.lists(st.tuples(st.sampled_from(STREAMS), st.integers(1, 40), st.sampled_from([0.0, 1.0])), max_size=6),
+    max_size=12,
+).map(
+    lambda contents: [
+        a_group(i, S, [a_sample(stream, length=n, reward=r) for stream, n, r in samples])
+        for i, samples in enumerate(contents)
+    ]
+)
+
+
+@given(groups, st.integers(1, 5), st.integers(1, 200))
+def test_packing_loses_nothing_and_fits(content: list[Group], ranks: int, tokens: int) -> None:
+    rows, _ = sequences(0, content, "equal")
+    dealt = shares(0, rows, ranks, tokens)
+    assert len(dealt) == ranks
+    assert len({len(share.micro_batches) for share in dealt}) == 1
+    micros = [micro for share in dealt for micro in share.micro_batches]
+    assert all(padded(micro) <= tokens or len(micro.answer_lengths) == 1 for micro in micros)
+    straight = micro_batch(rows)
+    assert Counter(t for micro in micros for t in tagged(micro)) == Counter(tagged(straight))
+
+
+@given(groups, st.integers(1, 4), st.integers(1, 200))
+def test_each_stream_weighs_a_sixth_however_it_is_packed(content: list[Group], ranks: int, tokens: int) -> None:
+    rows, _ = sequences(0, content, "equal")
+    present = {row.sample.stream for row in rows}
+    total = sum(
+        float((micro.weights.astype(np.float64) * micro.answer_lengths).sum())
+        for share in shares(0, rows, ranks, tokens)
+        for micro in share.micro_batches
+    )
+    assert total == pytest.approx(len(present) / 6, rel=1e-5)
+    for stream in present:
+        weight = sum(row.weight * len(row.sample.tokens) for row in rows if row.sample.stream is stream)
+        assert weight == pytest.approx(1 / 6)
+
+
+@given(groups, st.integers(2, 5), st.integers(1, 200))
+def test_no_rank_idles_while_another_has_sequences_to_spare(content: list[Group], ranks: int, tokens: int) -> None:
+    rows, _ = sequences(0, content, "equal")
+    busy = [sum(len(m.answer_lengths) > 0 for m in share.micro_batches) for share in shares(0, rows, ranks, tokens)]
+    if len(rows) >= ranks:
+        assert min(busy) >= 1
+    assert max(busy, default=0) - min(busy, default=0) <= 1 or not rows

@@ -1,0 +1,68 @@
+"""What leases contain depends on the run's seed, the lease and the book, and on nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.config import Config, RunConfig
+from common.types import STREAMS, Kind, TaskType
+from learner.leases import LeaseMaker, kind_of, lease_id, sequence_of
+from learner.task_book import TaskBook
+from tests.fakes.groups import a_task
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> TaskBook:
+    return TaskBook(tmp_path / "tasks.sqlite", [a_task(f"{i}", t) for t in TaskType for i in range(20)])
+
+
+@given(st.sampled_from(Kind), st.integers(0, 1 << 50))
+def test_an_id_says_kind_and_number(kind: Kind, number: int) -> None:
+    lease = lease_id(kind, number)
+    assert (kind_of(lease), sequence_of(lease)) == (kind, number)
+
+
+def test_ids_of_one_kind_grow_and_kinds_never_collide() -> None:
+    ids = [lease_id(kind, number) for number in range(5) for kind in Kind]
+    assert ids == sorted(set(ids))
+
+
+def test_an_equal_lease_carries_equal_material_whoever_came_first(book: TaskBook) -> None:
+    ids = [lease_id(kind, number) for kind in STREAMS for number in range(6)]
+    forwards = LeaseMaker(Config(), book)
+    backwards = LeaseMaker(Config(), book)
+    made = {i: forwards.make(i, version=0) for i in ids}
+    assert {i: backwards.make(i, version=0) for i in reversed(ids)} == made
+    assert len({lease.seed for lease in made.values()}) == len(ids)
+
+
+def test_another_run_draws_other_material(book: TaskBook) -> None:
+    ids = [lease_id(Kind.SOLVE_DEDUCTION, number) for number in range(10)]
+    one, other = (LeaseMaker(Config(run=RunConfig(seed=seed)), book) for seed in (1, 2))
+    assert [one.make(i, 0).task for i in ids] != [other.make(i, 0).task for i in ids]
+
+
+def test_each_kind_gets_what_it_needs(book: TaskBook) -> None:
+    maker = LeaseMaker(Config(), book)
+    proposal = maker.make(lease_id(Kind.PROPOSE_ABDUCTION, 0), version=3)
+    assert [task.type for task in proposal.references] == [TaskType.ABDUCTION]
+    assert (proposal.task, proposal.samples, proposal.version, proposal.attempt) == (None, 6, 3, 0)
+    induction = maker.make(lease_id(Kind.PROPOSE_INDUCTION, 0), version=0)
+    assert len(induction.references) == 1 and induction.references[0].type is not TaskType.INDUCTION
+    solving = maker.make(lease_id(Kind.SOLVE_INDUCTION, 0), version=0)
+    assert solving.task is not None and solving.task.type is TaskType.INDUCTION
+    assert solving.references == ()
+
+
+def test_evaluations_before_and_after_draw_the_same_random_numbers(book: TaskBook) -> None:
+    maker = LeaseMaker(Config(), book)
+    task = a_task("held out")
+    before = maker.evaluation(lease_id(Kind.EVAL, 0), 0, task, 0.5)
+    after = maker.evaluation(lease_id(Kind.EVAL, 900), 60, task, 0.5)
+    assert before.seed == after.seed
+    assert (after.kind, after.samples, after.temperature, after.task) == (Kind.EVAL, 1, 0.5, task)
+    assert maker.evaluation(1, 0, a_task("another"), 0.5).seed != before.seed

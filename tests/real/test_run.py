@@ -1,0 +1,44 @@
+"""A whole run on real parts: Ray, vLLM, DeepSpeed on two ranks, two executor shards, gloo pushes, a late actor."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.conftest import Runs
+
+WIDE = [
+    "engine.actors=2",
+    "engine.join_after=1",
+    "engine.checksums=true",
+    "learner.ranks=2",
+    "learner.zero_stage=2",
+    "executor.shards=2",
+    "learner.steps=3",
+]
+
+
+@pytest.mark.real
+def test_two_of_everything(runs: Runs, rows: Callable[[Path], list[dict[str, Any]]]) -> None:
+    folder = runs.finish("wide", *WIDE)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert [row["step"] for row in rows(folder)] == [0, 1, 2]
+    assert summary["version"] == 3
+
+    last = summary["checksums"]
+    assert last["version"] == 3 and set(last["actors"]) == {"actor-0", "actor-1"}
+    assert len(set(last["actors"].values())) == 1, last
+
+    with sqlite3.connect(folder / "tasks.sqlite") as db:
+        fates = db.execute("SELECT kind, fate, count(*), count(DISTINCT id) FROM leases GROUP BY kind, fate").fetchall()
+    assert all(fate is not None and count == distinct for _, fate, count, distinct in fates), fates
+    trained = {kind: count for kind, fate, count, _ in fates if fate == "trained"}
+    assert {kind: n for kind, n in trained.items() if kind.startswith("propose")} == {
+        f"propose/{t}": 12 for t in ("deduction", "abduction", "induction")
+    }
+    assert (folder / "checkpoints" / "step-000003" / "hf" / "model.safetensors").exists()

@@ -1,0 +1,126 @@
+"""However a run ends, nothing of it is left, and it can be continued from its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from azr.guard import TOKEN
+from tests.real.conftest import ROOT, Runs
+
+GRACE = 15.0  # seconds after which no process of a killed run may live
+
+
+def descendants(root: int) -> set[int]:
+    """Processes that carry the token of the run that `root` drives, and all their descendants."""
+    parents: dict[int, int] = {}
+    marked: set[int] = set()
+    token = ""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            environment = (entry / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if stat[0] == "Z":
+            continue
+        parents[int(entry.name)] = int(stat[1])
+        for item in environment:
+            if item.startswith(f"{TOKEN}=".encode()):
+                token = item.decode()
+                marked.add(int(entry.name))
+    assert token, "no process of the run carries its token"
+    found = {root, *marked}
+    while grown := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= grown
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    return {pid for pid in pids if (status := Path(f"/proc/{pid}/stat")).exists() and _state(status) != "Z"}
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def until_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
+    assert process.stdout is not None
+    for _ in process.stdout:
+        if (folder / "checkpoints" / "latest.json").exists():
+            return
+    raise AssertionError("the run ended before its first checkpoint")
+
+
+def gone_within(pids: set[int], seconds: float) -> set[int]:
+    """Wait for the ends of `pids`; those still alive after `seconds`."""
+    deadline = time.monotonic() + seconds
+    for pid in pids:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        os.close(descriptor)
+    return alive(pids)
+
+
+@pytest.mark.real
+def test_killed_driver_leaves_nothing_and_resumes(
+    runs: Runs, rows: Callable[[Path], list[dict[str, Any]]]
+) -> None:
+    settings = ["learner.steps=40", "learner.save_every=2"]
+    process = runs.start("killed", *settings)
+    folder = runs.folder / "killed"
+    until_checkpoint(process, folder)
+    family = descendants(process.pid)
+    process.kill()
+    process.communicate()
+    assert gone_within(family, GRACE) == set()
+
+    saved = json.loads((folder / "checkpoints" / "latest.json").read_text())["step"]
+    steps = saved + 2
+    command = [sys.executable, "-m", "azr.cli", "train", "--resume", str(folder), f"learner.steps={steps}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr + runs.logs("killed")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["version"] == steps
+    resumed = [row["step"] for row in rows(folder)]
+    assert resumed[-2:] == [saved, saved + 1]
+    with sqlite3.connect(folder / "tasks.sqlite") as db:
+        (still_open,) = db.execute("SELECT count(*) FROM leases WHERE fate IS NULL").fetchone()
+        trained = dict(
+            db.execute("SELECT kind, count(*) FROM leases WHERE fate = 'trained' AND kind LIKE 'propose%' GROUP BY kind")
+        )
+        (newest,) = db.execute("SELECT max(version) FROM events").fetchone()
+    assert still_open == 0
+    assert set(trained.values()) == {4 * steps}
+    assert newest <= steps
+
+
+@pytest.mark.real
+def test_interrupt_stops_everything(runs: Runs) -> None:
+    process = runs.start("interrupted", "learner.steps=1000", "learner.save_every=1")
+    until_checkpoint(process, runs.folder / "interrupted")
+    family = descendants(process.pid)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=GRACE * 4)
+    assert process.returncode == 130, output
+    assert alive(family) == set()
+    assert (runs.folder / "interrupted" / "summary.json").exists()
