@@ -89,7 +89,7 @@ class AsyncEngine:
     async def close(self) -> None:
         self._closed = True
         self._receiver.close()
-        await asyncio.to_thread(self._llm.shutdown)
+        compat.end_async_engine(self._llm)
         del self._llm  # its finaliser fails if the interpreter is already half gone
 
     async def _ask(self, prompt: Int32Array, parameters: SamplingParams) -> RequestOutput:

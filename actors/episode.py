@@ -66,7 +66,8 @@ async def run_episode(lease: Lease, parts: Parts) -> Group:
         if lease.kind.proposes:
             return await _propose(lease, parts)
         assert lease.task is not None
-        prompt, samples = await _solve(lease, parts, lease.task, lease.samples, prompt_index=0)
+        prompt = parts.codec.encode(parts.environment.solve_prompt(lease.task))
+        samples = await _solve(lease, parts, lease.task, prompt, lease.samples, prompt_index=0)
         return Group(
             lease.id,
             lease.attempt,
@@ -86,9 +87,7 @@ async def _propose(lease: Lease, parts: Parts) -> Group:
     (completion,) = await _generate(lease, parts, prompt, 1, "propose")
     draft = None
     if completion.finish == "stop":
-        draft = parts.environment.parse_proposal(
-            task_type, lease.references, parts.codec.decode(completion.tokens)
-        )
+        draft = parts.environment.parse_proposal(task_type, lease.references, parts.codec.decode(completion.tokens))
     if draft is None:
         return _proposal_group(lease, parts, prompt, completion, Status.FORMAT, rewards.NO_FORMAT)
     validated = await _validate(parts, draft)
@@ -97,7 +96,10 @@ async def _propose(lease: Lease, parts: Parts) -> Group:
         return _proposal_group(lease, parts, prompt, completion, validated.status, rewards.WRONG)
     if parts.config.environment.novelty and await parts.known(task.key):
         return _proposal_group(lease, parts, prompt, completion, COPY, rewards.WRONG)
-    solver_prompt, samples = await _solve(lease, parts, task, lease.samples, prompt_index=1)
+    solver_prompt = parts.codec.encode(parts.environment.solve_prompt(task))
+    if len(solver_prompt) >= parts.config.engine.max_model_len:
+        return _proposal_group(lease, parts, prompt, completion, Status.TOO_BIG, rewards.WRONG)
+    samples = await _solve(lease, parts, task, solver_prompt, lease.samples, prompt_index=1)
     rate = float(np.mean([sample.correct for sample in samples]))
     reward = rewards.proposer(rate, parts.config.algorithm.extreme_reward)
     first = _sample(lease.kind, 0, completion, reward, True, Status.OK, trainable=True)
@@ -114,15 +116,14 @@ async def _propose(lease: Lease, parts: Parts) -> Group:
 
 
 async def _solve(
-    lease: Lease, parts: Parts, task: Task, count: int, prompt_index: int
-) -> tuple[Int32Array, tuple[Sample, ...]]:
-    """(prompt, `count` verified answers to `task`)."""
-    prompt = parts.codec.encode(parts.environment.solve_prompt(task))
+    lease: Lease, parts: Parts, task: Task, prompt: Int32Array, count: int, prompt_index: int
+) -> tuple[Sample, ...]:
+    """`count` verified answers to `task`."""
     completions = await _generate(lease, parts, prompt, count, "solve")
     answers = [_read(parts, task, completion) for completion in completions]
     verdicts = await _verify(parts, task, answers)
     trained = parts.config.algorithm.train_mc if lease.kind.proposes else count
-    samples = tuple(
+    return tuple(
         _sample(
             solve(task.type),
             prompt_index,
@@ -132,16 +133,11 @@ async def _solve(
             verdict.status if answer.well_formed else Status.FORMAT,
             trainable=lease.kind is not Kind.EVAL and index < trained,
         )
-        for index, (completion, answer, verdict) in enumerate(
-            zip(completions, answers, verdicts, strict=True)
-        )
+        for index, (completion, answer, verdict) in enumerate(zip(completions, answers, verdicts, strict=True))
     )
-    return prompt, samples
 
 
-async def _generate(
-    lease: Lease, parts: Parts, prompt: Int32Array, count: int, phase: str
-) -> list[Completion]:
+async def _generate(lease: Lease, parts: Parts, prompt: Int32Array, count: int, phase: str) -> list[Completion]:
     limits = parts.config.engine
     room = limits.max_model_len - len(prompt)
     if room < 1:

@@ -212,6 +212,15 @@ def async_engine(engine: EngineConfig, model: ModelConfig) -> AsyncLLM:
         raise PartFailed("engine", f"vLLM did not start: {error}", hint="the actor's log has its traceback") from error
 
 
+def end_async_engine(llm: AsyncLLM) -> None:
+    """Stop the engine's processes. Blocks the event loop, in seconds, lest vLLM's tasks take this for a crash."""
+    resources = llm.engine_core.resources
+    llm.shutdown()
+    for process in resources.engine_manager.processes:
+        process.join()
+    resources.ctx.destroy(linger=0)
+
+
 async def death(llm: AsyncLLM) -> PartFailed:
     """Return when the engine's processes are gone. vLLM's output task ends then, and only then."""
     assert llm.output_handler is not None

@@ -78,14 +78,8 @@ class Cluster:
         await asyncio.to_thread(self._start_ray, progress)
         progress("starting intake, executor, learner and engines")
         intake = self._create("intake", IntakeProcess, placement.learner)
-        shards = [
-            self._create(f"executor-{i}", ShardProcess, placement.rollout)
-            for i in range(config.executor.shards)
-        ]
-        ranks = [
-            self._create(f"trainer-{i}", TrainerProcess, placement.learner)
-            for i in range(config.learner.ranks)
-        ]
+        shards = [self._create(f"executor-{i}", ShardProcess, placement.rollout) for i in range(config.executor.shards)]
+        ranks = [self._create(f"trainer-{i}", TrainerProcess, placement.learner) for i in range(config.learner.ranks)]
         actors = [self._create(f"actor-{i}", ActorProcess, placement.rollout) for i in range(config.engine.actors)]
         for part in self.parts.values():
             await self._placed(part)
@@ -102,9 +96,7 @@ class Cluster:
         ]
         master = await ranks[0].handle.rendezvous.remote()
         checkpoint = self.resume[1] if self.resume else None
-        starting = [
-            self._within(p, p.handle.start.remote(i, master, checkpoint)) for i, p in enumerate(ranks)
-        ]
+        starting = [self._within(p, p.handle.start.remote(i, master, checkpoint)) for i, p in enumerate(ranks)]
         starting += [self._within(p, p.handle.start.remote(i)) for i, p in enumerate(actors)]
         await asyncio.gather(*starting)
         for part in (intake, *shards):
@@ -135,9 +127,7 @@ class Cluster:
 
     def _create(self, name: str, cls: type[Process], cores: tuple[int, ...]) -> Part:
         role = name.partition("-")[0]
-        remote = ray.remote(
-            num_cpus=CPUS[role], max_restarts=0, max_concurrency=64 if role != "trainer" else 4
-        )(cls)
+        remote = ray.remote(num_cpus=CPUS[role], max_restarts=0, max_concurrency=64 if role != "trainer" else 4)(cls)
         log_file = self.folder / "logs" / f"{name}.log"
         old = self.parts.get(name)
         part = Part(name, remote.remote(name, self.network, self.folder, cores, log_file))
@@ -165,9 +155,7 @@ class Cluster:
                     hint="fewer actors, ranks or shards, or a larger cluster.cpus",
                 )
             if waited >= self.config.cluster.start_timeout:
-                raise PartFailed(
-                    part.name, f"its process did not answer for {waited:.0f} s", log=self._log(part)
-                )
+                raise PartFailed(part.name, f"its process did not answer for {waited:.0f} s", log=self._log(part))
 
     async def _within(self, part: Part, call: Awaitable[Any]) -> Any:
         """The result of a start-up call; PartFailed if it fails or takes longer than cluster.start_timeout."""
@@ -233,9 +221,7 @@ class Cluster:
             await self._placed(fresh)
             await self._allow_all(fresh)
             address = self.shards[int(index)].address
-            self.shards[int(index)] = await self._within(
-                fresh, fresh.handle.start.remote(address, int(index))
-            )
+            self.shards[int(index)] = await self._within(fresh, fresh.handle.start.remote(address, int(index)))
             fresh.running = self._run(fresh, fresh.handle.run.remote())
         else:
             await self._add_actor(int(index))
@@ -275,9 +261,7 @@ class Cluster:
         intake = self.parts["intake"].running
         assert intake is not None
         await self._reraise(self.parts["intake"], intake)
-        others = {
-            p.running: p for n, p in self.parts.items() if p.running is not None and n.startswith("trainer")
-        }
+        others = {p.running: p for n, p in self.parts.items() if p.running is not None and n.startswith("trainer")}
         if others:
             await asyncio.wait(others, timeout=self.config.cluster.grace)
         for task, part in others.items():
@@ -299,9 +283,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """End every process of the run, whatever state it is in."""
-        closing = [
-            _awaitable(p.handle.close.remote()) for n, p in self.parts.items() if n.startswith("executor")
-        ]
+        closing = [_awaitable(p.handle.close.remote()) for n, p in self.parts.items() if n.startswith("executor")]
         if closing and ray.is_initialized():
             await asyncio.wait([asyncio.ensure_future(c) for c in closing], timeout=3.0)
         for part in self.parts.values():

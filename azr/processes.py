@@ -47,9 +47,7 @@ class Process:
         if cores:
             os.sched_setaffinity(0, cores)
         _redirect(log)
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True
-        )
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True)
         self.security = network.security()
 
     def ready(self) -> int:
@@ -181,9 +179,7 @@ class ActorProcess(Process):
         wait = self.config.cluster.start_timeout
 
         def dial(on_notice: Callable[[object], None]) -> Client:
-            clients.append(
-                self.network.client(intake, "actor", self.index, self.security, "intake", on_notice)
-            )
+            clients.append(self.network.client(intake, "actor", self.index, self.security, "intake", on_notice))
             return clients[-1]
 
         try:
@@ -255,7 +251,7 @@ class TrainerProcess(Process):
 
         client = self.network.client(intake, "trainer", self.rank, self.security, "intake")
         link.call(client.connect(self.config.cluster.start_timeout))
-        publisher = Publisher(client, own_address(), self.config.cluster.start_timeout)
+        publisher = Publisher(client, own_address(), self.config.cluster.push_timeout)
         ledger = Ledger("start")
         probe = self._probe()
         link.spawn(self._report(client, ledger))

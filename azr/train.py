@@ -16,7 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from azr.check import examine
 from azr.guard import guarded
+from azr.machine import inspect
 from azr.tracking import Tracking
 from azr.view import View, table
 from azr.wiring import Network
@@ -32,7 +34,7 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
     config = dataclasses.replace(
         config, model=dataclasses.replace(config.model, path=str(Path(config.model.path).absolute()))
     )
-    _require_model(config)
+    _require_fit(config)
     folder, config, start = _continue(resume, config) if resume else _begin(config)
     (folder / "config.yaml").write_text(to_yaml(config))
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, force=True)
@@ -49,9 +51,9 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
             shutil.rmtree(sockets, ignore_errors=True)
 
 
-async def _run(
-    config: Config, network: Network, folder: Path, start: tuple[int, Path] | None
-) -> dict[str, Any]:
+async def _run(config: Config, network: Network, folder: Path, start: tuple[int, Path] | None) -> dict[str, Any]:
+    from ray.exceptions import RayError
+
     from azr.cluster import Cluster
 
     _cancel_on_signals()
@@ -66,7 +68,7 @@ async def _run(
             finally:
                 watching.cancel()
                 if "intake" in cluster.parts:
-                    with suppress(TimeoutError, Exception):
+                    with suppress(TimeoutError, RayError):
                         summary = await cluster.summary()
         finally:
             await cluster.stop()
@@ -95,9 +97,7 @@ def _begin(config: Config) -> tuple[Path, Config, None]:
     name = config.run.name or time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.run.folder).absolute() / name
     if (folder / "config.yaml").exists():
-        raise ConfigError(
-            f"run {folder} exists: choose another run.name, or continue it with --resume {name}"
-        )
+        raise ConfigError(f"run {folder} exists: choose another run.name, or continue it with --resume {name}")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     return folder, config, None
 
@@ -108,21 +108,18 @@ def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Pa
     folder = resume.absolute()
     step, checkpoint = latest_checkpoint(folder)
     if step >= config.learner.steps:
-        raise ConfigError(
-            f"{folder} has trained its {step} steps; to go on, add learner.steps={2 * step} or more"
-        )
+        raise ConfigError(f"{folder} has trained its {step} steps; to go on, add learner.steps={2 * step} or more")
     run = dataclasses.replace(config.run, incarnation=config.run.incarnation + 1)
     return folder, dataclasses.replace(config, run=run), (step, checkpoint)
 
 
-def _require_model(config: Config) -> None:
+def _require_fit(config: Config) -> None:
+    """Build the tiny base model if it is asked for and missing; ConfigError with all that stands in the way."""
     path = Path(config.model.path)
-    if (path / "config.json").exists():
-        return
-    if not config.model.build:
-        raise ConfigError(
-            f"no model at {path} (config.json is missing): set model.path, or model.build=true to make the tiny one"
-        )
-    from azr.base import build
+    if config.model.build and not path.exists():
+        from azr.base import build
 
-    build(path, steps=config.model.base_steps, seed=0)
+        build(path, steps=config.model.base_steps)
+    errors = examine(config, inspect()).errors
+    if errors:
+        raise ConfigError("this configuration cannot run here\n" + "\n".join(map(str, errors)))

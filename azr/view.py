@@ -30,7 +30,7 @@ class View:
         self._step = -1
 
     def __enter__(self) -> Self:
-        self._console.print(f"run folder: {self._folder}", highlight=False)
+        self._print(f"run folder: {self._folder}")
         if self._live is not None:
             self._live.start()
         return self
@@ -42,14 +42,18 @@ class View:
             self._live.stop()
 
     def progress(self, what: str) -> None:
-        self._console.print(f"· {what}", highlight=False)
+        self._print(f"· {what}")
 
     def show(self, status: Mapping[str, Any]) -> None:
         if self._live is not None:
             self._live.update(screen(status))
         elif status["step"] != self._step:
             self._step = status["step"]
-            self._console.print(line(status), highlight=False)
+            self._print(line(status))
+
+    def _print(self, text: str) -> None:
+        """As it is: one line, and an error text with brackets is no markup."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def line(status: Mapping[str, Any]) -> str:
@@ -104,21 +108,15 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
             lines.append(f"{'held-out ' + task_type.value:24}{' → '.join([figures[0], *figures[1:][-1:]])}")
     ages = {int(age): count for age, count in summary["staleness"].items()}
     total = sum(ages.values()) or 1
-    lines.append(
-        f"{'staleness of tokens':24}" + "  ".join(f"{a}: {n / total:.0%}" for a, n in sorted(ages.items()))
-    )
+    lines.append(f"{'staleness of tokens':24}" + "  ".join(f"{a}: {n / total:.0%}" for a, n in sorted(ages.items())))
     seen = summary["overlap"]
     lines.append(f"{'steps while generating':24}{seen['with_tokens']} of {seen['steps']}")
     for part, shares in sorted(summary["ledger"].items()):
         top = sorted(shares.items(), key=lambda item: -item[1])
         lines.append(f"{'time of ' + part:24}" + "  ".join(f"{state} {share:.0%}" for state, share in top))
-    lines.append(
-        f"{'leases':24}" + "  ".join(f"{fate} {count}" for fate, count in sorted(summary["leases"].items()))
-    )
+    lines.append(f"{'leases':24}" + "  ".join(f"{fate} {count}" for fate, count in sorted(summary["leases"].items())))
     return "\n".join(lines)
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    return f"held-out at version {row['version']}: " + "  ".join(
-        f"{t.value} {row[t.value]:.3f}" for t in TaskType
-    )
+    return f"held-out at version {row['version']}: " + "  ".join(f"{t.value} {row[t.value]:.3f}" for t in TaskType)

@@ -47,9 +47,7 @@ class Network:
             return ipc_address(self.folder, name)
         return f"tcp://{own_address()}:{free_port()}"
 
-    def server(
-        self, bind: str, handler: Handler, roles: set[str], credits: int, security: Security | None
-    ) -> Server:
+    def server(self, bind: str, handler: Handler, roles: set[str], credits: int, security: Security | None) -> Server:
         run = self.config.run
         expected = Expected(self.run, self.config.digest, run.incarnation, frozenset(roles))
         return Server(

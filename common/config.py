@@ -128,6 +128,7 @@ class ClusterConfig:
     pin: bool = True  # actors and executor on core 0, learner on core 1, where there are just two
     start_timeout: float = 240.0
     placement_timeout: float = 30.0
+    push_timeout: float = 60.0  # each phase of a weight push; a member that takes longer leaves service
     transport: str = "auto"  # ipc | tcp | auto: ipc when all is on one machine
     grace: float = 15.0  # seconds a part gets to stop
     restarts: int = 3  # of one part, before the run fails

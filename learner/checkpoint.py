@@ -31,22 +31,19 @@ WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack
 def durable_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill; on success it is on disk as `folder`, in place of what was there.
 
-
-    On failure `folder` is as before, and the half-filled one is removed by the next attempt.
+    On failure `folder` is as before, and the half-filled one is removed by the next attempt. A crash while an
+    old folder is being replaced can lose the old one: write under a fresh name what must not be lost.
     """
     partial = folder.with_name(folder.name + ".partial")
-    replaced = folder.with_name(folder.name + ".replaced")
-    for leftover in (partial, replaced):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     yield partial
     for path in (*partial.rglob("*"), partial):
         _fsync(path)
     if folder.exists():
-        folder.rename(replaced)
+        shutil.rmtree(folder)
     partial.rename(folder)
     _fsync(folder.parent)
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def write_model(hf: Path, source: Path, weights: dict[str, Tensor]) -> None:

@@ -74,7 +74,7 @@ class Intake:
             clock,
             held=lambda: self.evaluation.active,
             tolerance=config.learner.probe_tolerance,
-            timeout=config.cluster.start_timeout,
+            timeout=config.cluster.push_timeout,
         )
         self.evaluation = Evaluation(held_out, config.eval, config.learner.steps)
         self.log = RunLog(folder)

@@ -34,9 +34,7 @@ def probability_ratio(logprobs: Tensor, behaviour_logprobs: Tensor) -> Tensor:
     return (logprobs - behaviour_logprobs).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
 
 
-def reinforce(
-    logprobs: Tensor, behaviour_logprobs: Tensor, advantages: Tensor, *, clip: float = 0.0
-) -> TokenLoss:
+def reinforce(logprobs: Tensor, behaviour_logprobs: Tensor, advantages: Tensor, *, clip: float = 0.0) -> TokenLoss:
     """Plain policy gradient, −A · log π (Williams 1992). Uncorrected: right for on-policy tokens only.
 
     `behaviour_logprobs` and `clip` are not used.

@@ -48,9 +48,7 @@ def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
     if not (folder / "config.json").is_file():
         raise PartFailed("learner", f"no config.json in {folder}", hint="set model.path or model.build")
     transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
     policy = Policy(model)
     _check_head(policy, folder)
     return policy

@@ -39,10 +39,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def reopen(path: Path) -> dict[str, int]:
     """Make `path` ready for more events: begin it, or cut it after its last whole event. Its parts, name → pid."""
-    if not path.exists():
+    last = path.read_bytes().rfind(END_OF_EVENT.encode()) if path.exists() else -1
+    if last < 0:
         path.write_text("[\n")
         return {}
-    os.truncate(path, max(path.read_bytes().rfind(END_OF_EVENT.encode()), 0) + 2)
+    os.truncate(path, last + len(END_OF_EVENT))
     return {event["args"]["name"]: event["pid"] for event in read(path) if event["ph"] == "M"}
 
 

@@ -21,6 +21,7 @@ import deepspeed
 import numpy as np
 import torch
 import torch.distributed as dist
+from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
 from common.config import Config, LearnerConfig
@@ -54,8 +55,8 @@ def learning_rate(settings: LearnerConfig, step: int) -> float:
 class Trainer:
     """Rank `rank` of `world`; `master`: (host, port) of rank 0; `folder` is that of the run.
 
-    Starts from `start`, a checkpoint, or else from the model of the configuration. Blocks until all ranks are
-    there. One per process: it owns torch's default process group.
+    Starts from the checkpoint `start` (relative paths: in `folder`) or else from the configured model. Blocks
+    until all ranks are there. One per process: it owns torch's default process group.
     """
 
     def __init__(
@@ -175,16 +176,16 @@ class Trainer:
 
 def _join(rank: int, world: int, master: tuple[str, int]) -> None:
     address = f"tcp://{master[0]}:{master[1]}"
+    if get_accelerator().device_name() != "cpu":
+        raise PartFailed(
+            f"trainer rank {rank}",
+            f"DeepSpeed chose {get_accelerator().device_name()}; this trainer runs on the CPU",
+            hint="DS_ACCELERATOR=cpu in the environment",
+        )
     skip_shared_memory_op()
     os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it; each rank sees its own device only
     try:
-        dist.init_process_group(
-            "gloo",
-            init_method=address,
-            rank=rank,
-            world_size=world,
-            timeout=COLLECTIVE_TIMEOUT,
-        )
+        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=COLLECTIVE_TIMEOUT)
     except dist.DistError as error:
         raise PartFailed(
             f"trainer rank {rank}",

@@ -16,7 +16,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -261,8 +261,9 @@ class WeightSync:
 
     async def _within(self, future: asyncio.Future[_T]) -> _T | None:
         timer = asyncio.ensure_future(self._clock.sleep(self._timeout))
+        either: set[asyncio.Future[Any]] = {future, timer}
         try:
-            await asyncio.wait({future, timer}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timer.cancel()
         return future.result() if future.done() else None

@@ -4,8 +4,7 @@ DeepSpeed divides gradients by the number of ranks; the loss is multiplied by it
 exact sum over all backward calls of all ranks. Stages 0–2 reduce once per step: every rank holds all
 parameters there and can hold their gradients as well. Stage 3 reduces in every backward, since whole
 gradients are what it must not keep.
-Invariant: all ranks call forward, backward, step and the readers equally often and in the
-same order.
+Invariant: all ranks call forward, backward, step and the readers equally often, in the same order.
 Not covered: reduced precision, offload to host memory, model parallelism.
 """
 
@@ -44,7 +43,7 @@ class Zero:
         self.optimizer = torch.optim.AdamW(
             policy.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
         )
-        _quieten()
+        deepspeed_logger.setLevel(logging.WARNING)
         self.engine, *_ = deepspeed.initialize(
             model=policy, optimizer=self.optimizer, config=_settings(self.stage, settings.grad_clip, elements)
         )
@@ -120,9 +119,7 @@ class Zero:
 
     def _moment(self, parameter: Parameter, key: str) -> Tensor:
         moment: Tensor = (
-            safe_get_full_optimizer_state(parameter, key)
-            if self.stage
-            else self.optimizer.state[parameter][key]
+            safe_get_full_optimizer_state(parameter, key) if self.stage else self.optimizer.state[parameter][key]
         )
         return moment
 
@@ -160,10 +157,6 @@ def _settings(stage: int, grad_clip: float, elements: int) -> dict[str, Any]:
             **({"stage3_prefetch_bucket_size": bucket} if stage == 3 else {}),
         },
     }
-
-
-def _quieten() -> None:
-    deepspeed_logger.setLevel(logging.WARNING)
 
 
 def skip_shared_memory_op() -> None:

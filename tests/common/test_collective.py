@@ -130,9 +130,7 @@ def test_a_lost_member_does_not_hang_the_others(how: str) -> None:
     try:
         group = members.door.enter()
         with pytest.raises(WeightTransferFailed, match="lost a member"):
-            for _ in range(
-                100
-            ):  # the system's socket buffers take the first megabytes for a peer that is gone
+            for _ in range(100):  # the system's socket buffers take the first megabytes for a peer that is gone
                 group.broadcast(random_bytes())
         group.close()
         assert members.pipes[0].recv()

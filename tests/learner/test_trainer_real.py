@@ -5,10 +5,11 @@ division of a batch into ranks and micro-batches.
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing as mp
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -316,6 +317,27 @@ def test_a_checkpoint_is_a_hugging_face_folder(run: Run) -> None:
 def test_two_runs_are_bit_equal(model: Path, tmp_path: Path) -> None:
     one, other = (run_ranks(train, config_for(model, 0), 2, tmp_path, "uneven", 0, STEPS)[0] for _ in range(2))
     assert_bit_equal(one, other)
+
+
+def step_with_infinite_advantage(trainer: Trainer) -> str:
+    sequences = [replace(s, advantage=math.inf) for s in batch_of(0)]
+    with pytest.raises(PartFailed) as failure:
+        trainer.step(Share(0, (micro_batch(sequences),)))
+    return failure.value.what
+
+
+def test_a_loss_that_is_not_finite_stops_the_rank(model: Path, tmp_path: Path) -> None:
+    (what,) = run_ranks(step_with_infinite_advantage, config_for(model, 0), 1, tmp_path)
+    assert what.startswith("step 0: loss")
+
+
+def test_a_port_in_use_is_named(model: Path, tmp_path: Path) -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        master = busy.getsockname()
+        with pytest.raises(PartFailed, match=str(master[1])):
+            Trainer(config_for(model, 0), rank=0, world=1, master=master, folder=tmp_path)
 
 
 def test_an_incomplete_checkpoint_is_named(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ async def play() -> AsyncIterator[Stageplay]:
 
 
 async def test_engines_enter_service_by_the_first_push(play: Stageplay) -> None:
-    assert play.sync.version is None
+    assert play.in_service() == set()
     await play.start(4, 2)
     assert play.sync.version == 0
     assert play.in_service() == {2, 4}

@@ -1,4 +1,4 @@
-"""Absolute Zero in lock-step, in one process: generate a batch, train it, load the weights, again.
+"""Absolute Zero in lock-step: generate a batch, train it, load the weights, again.
 
 The synchronous system that a run with η = 0 must equal bit by bit. Same episode, lease material, batches, losses and
 trainer; no Ray, no ZeroMQ, no admission. Prints the losses as JSON.
@@ -10,7 +10,10 @@ import asyncio
 import json
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from actors import engine as engines
 from actors.codec import Codec
@@ -18,7 +21,7 @@ from actors.episode import Parts, run_episode
 from actors.triplets import PythonTriplets
 from common.config import Config, load
 from common.messages import Stage
-from common.types import Group, TaskType
+from common.types import Share, TaskType
 from executor.shard import Shard
 from learner.batch import sequences, shares
 from learner.intake import quota
@@ -26,11 +29,21 @@ from learner.leases import LeaseMaker, lease_id
 from learner.task_book import TaskBook
 
 HOST = "127.0.0.1"
+TRAINER: list[Any] = []  # in the trainer's process: torch has one default process group, and vLLM owns that of this one
 
 
-async def lockstep(config: Config, folder: Path) -> list[float]:
+def open_trainer(config: Config, folder: Path) -> None:
     from learner.trainer import Trainer
 
+    TRAINER.append(Trainer(config, rank=0, world=1, master=(HOST, 0), folder=folder))
+
+
+def train(share: Share) -> tuple[float, list[tuple[str, Any]]]:
+    loss = TRAINER[0].step(share)["loss"]
+    return loss, [(name, tensor.numpy()) for name, tensor in TRAINER[0].snapshot()]
+
+
+async def lockstep(config: Config, folder: Path, trainer: ProcessPoolExecutor) -> list[float]:
     environment = PythonTriplets(config.environment)
     engine = engines.create(config.engine, config.model)
     shard = Shard(config.executor)
@@ -38,7 +51,6 @@ async def lockstep(config: Config, folder: Path) -> list[float]:
     maker = LeaseMaker(config, book)
     await engine.start()
     await shard.start()
-    trainer = Trainer(config, rank=0, world=1, master=(HOST, 0), folder=folder)
 
     async def known(key: str) -> bool:
         return book.knows([key])[0]
@@ -46,26 +58,25 @@ async def lockstep(config: Config, folder: Path) -> list[float]:
     parts = Parts(engine, shard, environment, Codec(config.model.path), known, config)
     losses = []
     for step in range(config.learner.steps):
-        batch: list[Group] = []
-        for kind, size in quota(config).items():
-            for number in range(step * size, (step + 1) * size):
-                batch.append(await run_episode(maker.make(lease_id(kind, number), step), parts))
-        batch.sort(key=lambda group: group.lease)
+        leases = sorted(lease_id(k, n) for k, size in quota(config).items() for n in range(step * size, (step + 1) * size))
+        batch = [await run_episode(maker.make(lease, step), parts) for lease in leases]
         rows, _ = sequences(step, batch, config.algorithm.stream_weight)
         (share,) = shares(step, rows, 1, config.learner.micro_batch_tokens)
-        losses.append(trainer.step(share)["loss"])
-        await load_weights(engine, trainer, step + 1)
+        loss, weights = trainer.submit(train, share).result()
+        losses.append(loss)
+        await load_weights(engine, weights, step + 1)
         book.add_batch(step + 1, batch)
     await engine.close()
     await shard.close()
-    trainer.close()
     return losses
 
 
-async def load_weights(engine: engines.Engine, trainer: object, version: int) -> None:
+async def load_weights(engine: engines.Engine, weights: list[tuple[str, Any]], version: int) -> None:
+    import torch
+
     from common.collective import Door, checksum, flatten
 
-    tensors, buffer = flatten(trainer.snapshot())  # type: ignore[attr-defined]
+    tensors, buffer = flatten((name, torch.from_numpy(array)) for name, array in weights)
     door = Door(HOST, 2, 60.0)
     stage = Stage(version, version, HOST, door.port, 1, 2, tensors, checksum(buffer), 60.0)
     receiving = asyncio.create_task(engine.stage(stage))
@@ -76,7 +87,12 @@ async def load_weights(engine: engines.Engine, trainer: object, version: int) ->
     group.close()
 
 
+def main(preset: str, folder: Path, *settings: str) -> None:
+    config = load(preset, settings)
+    os.environ.update(engines.environment(config.engine.threads))
+    with ProcessPoolExecutor(1, get_context("spawn"), open_trainer, (config, folder)) as trainer:
+        print(json.dumps(asyncio.run(lockstep(config, folder, trainer))))
+
+
 if __name__ == "__main__":
-    settings = load(sys.argv[1], sys.argv[3:])
-    os.environ.update(engines.environment(settings.engine.threads))
-    print(json.dumps(asyncio.run(lockstep(settings, Path(sys.argv[2])))))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

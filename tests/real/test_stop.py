@@ -82,9 +82,7 @@ def gone_within(pids: set[int], seconds: float) -> set[int]:
 
 
 @pytest.mark.real
-def test_killed_driver_leaves_nothing_and_resumes(
-    runs: Runs, rows: Callable[[Path], list[dict[str, Any]]]
-) -> None:
+def test_killed_driver_leaves_nothing_and_resumes(runs: Runs, rows: Callable[[Path], list[dict[str, Any]]]) -> None:
     settings = ["learner.steps=40", "learner.save_every=2"]
     process = runs.start("killed", *settings)
     folder = runs.folder / "killed"
@@ -106,7 +104,9 @@ def test_killed_driver_leaves_nothing_and_resumes(
     with sqlite3.connect(folder / "tasks.sqlite") as db:
         (still_open,) = db.execute("SELECT count(*) FROM leases WHERE fate IS NULL").fetchone()
         trained = dict(
-            db.execute("SELECT kind, count(*) FROM leases WHERE fate = 'trained' AND kind LIKE 'propose%' GROUP BY kind")
+            db.execute(
+                "SELECT kind, count(*) FROM leases WHERE fate = 'trained' AND kind LIKE 'propose%' GROUP BY kind"
+            )
         )
         (newest,) = db.execute("SELECT max(version) FROM events").fetchone()
     assert still_open == 0

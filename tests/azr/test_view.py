@@ -1,0 +1,159 @@
+"""What people see of a run, printed to a console in memory."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from azr.view import View, line, screen, table
+from common.config import Config, LoggingConfig
+from common.types import STREAMS
+
+FOLDER = Path("runs/some run [draft]")
+
+EMPTY: dict[str, Any] = {
+    "step": 0,
+    "steps": 60,
+    "version": None,
+    "batched": 0,
+    "open": {},
+    "waiting": {},
+    "states": {},
+    "shares": {},
+    "last": {},
+    "staleness": {},
+    "sequences": 0,
+    "evaluating": False,
+    "evaluation": [],
+}
+BUSY: dict[str, Any] = {
+    "step": 12,
+    "steps": 60,
+    "version": 11,
+    "batched": 13,
+    "open": {"solve/deduction": 3, "propose/deduction": 4},
+    "waiting": {"solve/deduction": 5, "propose/deduction": 0},
+    "states": {"actor-0": "generate", "trainer-0": "train"},
+    "shares": {"actor-0": {"generate": 0.9, "wait-lease": 0.1}, "trainer-0": {"train": 1.0}},
+    "last": {
+        "solve/deduction/accuracy": 0.25,
+        "solve/deduction/reward": -0.125,
+        "solve/deduction/length": 21.5,
+        "propose/deduction/valid": 0.75,
+        "staleness/mean": 1.5,
+    },
+    "staleness": {"1": 30, "2": 10},
+    "sequences": 800,
+    "evaluating": True,
+    "evaluation": [{"version": 0, "deduction": 0.5, "abduction": 0.25, "induction": 0.0}],
+}
+SUMMARY: dict[str, Any] = {
+    "steps": 60,
+    "sequences": 4321,
+    "sequences_per_second": 12.34,
+    "staleness": {"10": 1, "2": 3},
+    "evaluation": [
+        {"version": version, "accuracy": {"deduction": accuracy, "abduction": 0.1, "induction": 0.2}}
+        for version, accuracy in [(0, 0.125), (30, 0.5), (60, 0.75)]
+    ],
+    "ledger": {"actor-0": {"wait-lease": 0.1, "generate": 0.9}},
+    "leases": {"trained": 120, "cancelled": 3},
+    "overlap": {"steps": 60, "with_tokens": 57},
+}
+
+
+def console(width: int = 80) -> tuple[Console, StringIO]:
+    out = StringIO()
+    return Console(file=out, width=width), out
+
+
+def view(mode: str) -> tuple[View, StringIO]:
+    made, out = console()
+    return View(Config(logging=LoggingConfig(view=mode)), FOLDER, made), out
+
+
+def rendered(status: dict[str, Any]) -> str:
+    made, out = console(120)
+    made.print(screen(status))
+    return out.getvalue()
+
+
+def test_a_line_per_step() -> None:
+    assert line(BUSY) == (
+        "step 12/60  version 11  solved ded 0.25 abd 0.00 ind 0.00  staleness 1.5  waiting 5  open 7  evaluating"
+    )
+
+
+def test_a_line_before_anything_happened() -> None:
+    assert line(EMPTY).startswith("step 0/60  version None")
+
+
+@pytest.mark.parametrize("mode", ["plain", "auto"])
+def test_a_step_is_shown_once_and_on_one_line(mode: str) -> None:
+    shown, out = view(mode)
+    with shown:
+        for status in (EMPTY, EMPTY, BUSY, BUSY):
+            shown.show(status)
+    assert out.getvalue().splitlines() == [f"run folder: {FOLDER}", line(EMPTY), line(BUSY)]
+
+
+def test_progress_is_shown_as_it_is() -> None:
+    shown, out = view("plain")
+    with shown:
+        shown.progress("actor-0 failed and is started again (OSError: [/dev/shm] is [bold]full)")
+    assert out.getvalue().splitlines()[1] == (
+        "· actor-0 failed and is started again (OSError: [/dev/shm] is [bold]full)"
+    )
+
+
+def test_a_live_screen_ends_with_the_last_status() -> None:
+    shown, out = view("live")
+    with shown:
+        shown.progress("starting Ray")
+        shown.show(EMPTY)
+        shown.show(BUSY)
+    text = out.getvalue()
+    assert "· starting Ray" in text
+    assert "step 12 of 60   version 11   800 sequences" in text
+
+
+def test_the_screen_says_how_streams_and_processes_do() -> None:
+    text = rendered(BUSY)
+    rows = {words[0]: words[1:] for row in text.splitlines() if (words := row.strip("│ ").split())}
+    assert set(rows) >= {stream.value for stream in STREAMS}
+    assert rows["solve/deduction"] == ["-0.12", "0.25", "21.5", "5"]
+    assert rows["propose/deduction"] == ["+0.00", "0.75", "0.0", "0"]
+    assert rows["actor-0"] == ["generate", "generate", "90%", "wait-lease", "10%"]
+    assert "staleness of trained tokens  1: 75%  2: 25%" in text
+    assert "held-out at version 0: deduction 0.500  abduction 0.250  induction 0.000" in text
+
+
+def test_the_screen_before_anything_happened() -> None:
+    assert "step 0 of 60   version None   0 sequences" in rendered(EMPTY)
+
+
+def test_the_closing_table() -> None:
+    rows = table(SUMMARY, FOLDER).splitlines()
+    assert rows == [
+        f"run {FOLDER}",
+        "steps                   60",
+        "trained sequences       4321",
+        "sequences per second    12.3",
+        "held-out deduction      0.125 (version 0) → 0.750 (version 60)",
+        "held-out abduction      0.100 (version 0) → 0.100 (version 60)",
+        "held-out induction      0.200 (version 0) → 0.200 (version 60)",
+        "staleness of tokens     2: 75%  10: 25%",
+        "steps while generating  57 of 60",
+        "time of actor-0         generate 90%  wait-lease 10%",
+        "leases                  cancelled 3  trained 120",
+    ]
+
+
+def test_the_closing_table_of_a_run_that_was_cut_short() -> None:
+    rows = table({**SUMMARY, "staleness": {}, "evaluation": SUMMARY["evaluation"][:1], "ledger": {}}, FOLDER)
+    assert "held-out deduction      0.125 (version 0)\n" in rows
+    assert "held-out" not in table({**SUMMARY, "evaluation": []}, FOLDER)

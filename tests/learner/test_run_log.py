@@ -1,0 +1,127 @@
+"""What a run leaves for people: figures by hand, files that can be read after any end."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from common.messages import Report
+from common.types import Group, Kind, Span, TaskType
+from learner import trace
+from learner.batch import sequences
+from learner.evaluation import Accuracy
+from learner.run_log import RunLog, batch_metrics, staleness_histogram
+from tests.fakes.groups import a_group, a_sample
+
+P, S = Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION
+Opener = Callable[[], RunLog]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opener]:
+    """Opens the log of the run folder; `close` is the test's to call, as the end of a run is."""
+    logs: list[RunLog] = []
+
+    def make() -> RunLog:
+        logs.append(RunLog(tmp_path))
+        return logs[-1]
+
+    yield make
+    for log in logs:
+        log.close()
+
+
+def batch() -> list[Group]:
+    return [
+        a_group(0, P, [a_sample(P, version=4, length=2, reward=0.5), a_sample(S, version=4, length=4, correct=True)],
+                solve_rate=0.5),
+        a_group(8, P, [a_sample(P, version=5, length=6, reward=-1.0, status="format")]),
+        a_group(16, P, [a_sample(P, version=5, length=1)], solve_rate=1.0),
+        a_group(4, S, [a_sample(S, length=3, spans=[Span(3, 0, 1), Span(5, 1, 3)], reward=1.0),
+                       a_sample(S, version=0, length=9, trainable=False)]),
+    ]  # fmt: skip
+
+
+def test_metrics_by_hand() -> None:
+    rows, _ = sequences(5, batch(), "equal")
+    row = batch_metrics(5, batch(), rows)
+    assert (row["groups"], row["sequences"], row["tokens"]) == (4, 5, 25)
+    assert row["propose/deduction/reward"] == pytest.approx(-0.5 / 3)
+    assert row["propose/deduction/valid"] == row["propose/deduction/format"] == pytest.approx(2 / 3)
+    assert (row["propose/deduction/solve_rate"], row["propose/deduction/learnable"]) == (0.75, 0.5)
+    assert row["solve/deduction/accuracy"] == pytest.approx(1 / 3)
+    assert row["solve/deduction/length"] == pytest.approx(16 / 3)
+    assert "solve/induction/reward" not in row
+    # trained tokens by age: 0: 6 + 1 + 2, 1: 2 + 4, 2: 1
+    assert staleness_histogram(5, batch()) == Counter({0: 9, 1: 6, 2: 1})
+    assert (row["staleness/max"], row["staleness/mean"]) == (2, 8 / 16)
+
+
+def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
+    log = opened()
+    log.step({"step": 0, "sequences": 5, "loss": 0.25}, Counter({0: 10}))
+    log.step({"step": 1, "sequences": 7, "loss": 0.5}, Counter({0: 5, 1: 2}))
+    log.report(Report("actor-0", {}, {"generate": 3.0, "idle": 1.0}, (), "idle"))
+    right, asked = dict.fromkeys(TaskType, 1), dict.fromkeys(TaskType, 4)
+    accuracy = Accuracy(2, right, asked)
+    log.evaluation(accuracy)
+    summary = log.summary({"version": 2}, [accuracy])
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["steps"], summary["sequences"], summary["version"]) == (2, 12, 2)
+    assert summary["staleness"] == {"0": 15, "1": 2}
+    assert summary["evaluation"] == [
+        {"version": 2, "accuracy": dict.fromkeys(TaskType, 0.25), "asked": dict.fromkeys(TaskType, 4)}
+    ]
+    assert summary["ledger"] == {"actor-0": {"generate": 0.75, "idle": 0.25}}
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row.get("loss") for row in rows] == [0.25, 0.5, None]
+    assert rows[2]["eval/deduction"] == 0.25
+
+
+def spans(part: str, *spans: tuple[str, float, float], produced: tuple[tuple[float, int], ...] = ()) -> Report:
+    return Report(part, {}, {}, spans, spans[-1][0], produced)
+
+
+def test_overlap_counts_steps_in_which_tokens_came(tmp_path: Path, opened: Opener) -> None:
+    log = opened()
+    log.report(spans("trainer-0", ("train", 1.0, 2.0), ("wait-batch", 2.0, 3.0), ("train", 3.0, 4.0)))
+    log.report(spans("trainer-0", ("train", 4.0, 5.0)))  # the step before, reported in two pieces
+    log.report(spans("trainer-1", ("train", 6.0, 7.0)))
+    log.report(spans("actor-0", ("generate", 0.0, 9.0), produced=((2.5, 10), (4.5, 3), (1.5, 0))))
+    assert log.summary({}, [])["overlap"] == {"steps": 2, "with_tokens": 1}
+
+
+def test_a_trace_can_be_read_wherever_it_was_cut(tmp_path: Path, opened: Opener) -> None:
+    log = opened()
+    log.report(spans("trainer-0", ("train", 1.0, 2.0), ("wait-batch", 2.0, 3.0)))
+    log.summary({}, [])  # flushes
+    whole = (tmp_path / "trace.json").read_text()
+    cut = tmp_path / "cut.json"
+    counts = []
+    for size in range(2, len(whole) + 1):
+        cut.write_text(whole[:size])
+        counts.append(len(trace.read(cut)))
+    assert sorted(set(counts)) == [0, 1, 2, 3]
+    assert counts == sorted(counts)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 5, 40, 10_000])
+def test_a_trace_goes_on_after_any_end(tmp_path: Path, opened: Opener, lost: int) -> None:
+    first = RunLog(tmp_path)
+    first.report(spans("trainer-0", ("train", 1.0, 2.0)))
+    first.close()
+    path = tmp_path / "trace.json"
+    path.write_text(path.read_text()[: -lost or None])
+    second = opened()
+    second.report(spans("actor-0", ("idle", 3.0, 4.0)))
+    second.report(spans("trainer-0", ("train", 5.0, 6.0)))
+    second.summary({}, [])
+    events = trace.read(path)
+    pids = {event["args"]["name"]: event["pid"] for event in events if event["ph"] == "M"}
+    assert set(pids) == {"actor-0", "trainer-0"}
+    assert len(set(pids.values())) == 2
+    assert [e["pid"] for e in events if e["ph"] == "X"][-2:] == [pids["actor-0"], pids["trainer-0"]]
