@@ -1,6 +1,4 @@
 import asyncio
-import os
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -42,10 +40,12 @@ async def test_a_staged_buffer_can_be_mapped_by_another_process() -> None:
         assert (staged.version, staged.tensors) == (3, METAS)
         assert torch.equal(map_buffer(staged.path), BUFFER)
         read = f"import sys; sys.stdout.buffer.write(open({staged.path!r}, 'rb').read())"
-        copy = subprocess.run([sys.executable, "-c", read], check=True, capture_output=True).stdout
+        reader = await asyncio.create_subprocess_exec(sys.executable, "-c", read, stdout=asyncio.subprocess.PIPE)
+        copy, _ = await reader.communicate()
     assert copy == BUFFER.numpy().tobytes()
     receiver.close()
-    assert not os.path.exists(staged.path)
+    with pytest.raises(FileNotFoundError):
+        map_buffer(staged.path)
 
 
 async def test_a_group_serves_many_versions_and_a_new_epoch_replaces_it() -> None:
