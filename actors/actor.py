@@ -141,7 +141,8 @@ class RolloutActor:
             await self._intake.request(m.Committed(commit.version, error=str(failure)))
             return
         probe = await self._engine.score(commit.probe)
-        await self._intake.request(m.Committed(commit.version, probe, times.pause, times.load))
+        checksum = await self._engine.checksum() if self._config.engine.checksums else ""
+        await self._intake.request(m.Committed(commit.version, probe, times.pause, times.load, checksum))
 
     # -- life ----------------------------------------------------------------------------------------------------
 

@@ -88,6 +88,10 @@ class Engine(Protocol):
         """
         ...
 
+    async def checksum(self) -> str:
+        """Digest of the weights that the engine holds; equal for engines of one kind with equal weights."""
+        ...
+
     async def failed(self) -> PartFailed:
         """Return why the engine died by itself; never returns while it is well or after `close`."""
         ...

@@ -80,6 +80,9 @@ class AsyncEngine:
             await self._llm.resume_generation()
         return CommitTimes(pause=time.perf_counter() - begin, load=max(loads))
 
+    async def checksum(self) -> str:
+        return compat.joined(await self._llm.collective_rpc("weights_digest"))
+
     async def failed(self) -> PartFailed:
         failure = await compat.death(self._llm)
         if self._closed:

@@ -94,6 +94,11 @@ class InProcessEngine:
             self._commands.put(lambda: self._post(times, self._load(staged)))
             return await times
 
+    async def checksum(self) -> str:
+        digests: asyncio.Future[list[str]] = self._expect()
+        self._commands.put(lambda: self._post(digests, self._llm.collective_rpc("weights_digest")))
+        return compat.joined(await digests)
+
     async def failed(self) -> PartFailed:
         return await asyncio.shield(self._death)
 

@@ -13,9 +13,10 @@ step can interrupt. Traps that this module knows:
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,30 @@ class WorkerExtension:
         if self.vllm_config.model_config.hf_text_config.tie_word_embeddings:
             _repack(model)
         return time.perf_counter() - begin
+
+    def weights_digest(self) -> str:
+        """blake2b of all weights of this worker, in hexadecimal."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, weight in sorted(_weights(self.model_runner.get_model())):
+            digest.update(name.encode())
+            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def joined(digests: Sequence[str]) -> str:
+    """One digest for all workers of an engine, in the order of their ranks."""
+    return "-".join(digests)
+
+
+def _weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every weight by name. What a prepacked layer holds is opaque; it is read by what it makes of unit vectors."""
+    yield from ((name, parameter) for name, parameter in model.named_parameters() if parameter.numel())
+    for name, layer in model.named_modules():
+        linear: Any = getattr(layer, "cpu_linear", None)
+        if linear is not None:
+            width = layer.input_size if hasattr(layer, "input_size") else layer.embedding_dim
+            units = torch.eye(width, dtype=next(p.dtype for p in model.parameters()))
+            yield f"{name}.prepacked", linear(units, layer.weight, None)
 
 
 def _repack(model: torch.nn.Module) -> None:

@@ -54,8 +54,11 @@ class Tracking:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._run is not None:
+            import wandb
+
             self.catch_up()
             self._run.finish(exit_code=0 if error is None else 1)
+            wandb.teardown()  # its service must not outlive this block
 
 
 def logged_in() -> bool:

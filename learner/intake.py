@@ -26,6 +26,7 @@ from common.types import STREAMS, Group, Kind, Lease, Share, Task
 from learner.admission import Admission, Ended, Limits
 from learner.batch import sequences, shares
 from learner.evaluation import Accuracy, Evaluation
+from learner.group_check import require_consistent
 from learner.journal import Journal
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
@@ -240,6 +241,7 @@ class Intake:
     def _deliver(self, group: Group) -> m.Ack:
         if group.incarnation != self._config.run.incarnation:
             raise WireError(f"group of incarnation {group.incarnation}: its weights no longer exist")
+        require_consistent(group)
         opened = self.admission.is_open(group.lease)
         if group.kind is Kind.EVAL:
             self.admission.deliver(group)

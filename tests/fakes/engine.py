@@ -107,6 +107,9 @@ class FakeEngine:
         self._death = failure
         self._dead.set()
 
+    async def checksum(self) -> str:
+        return f"weights of version {self.version}"
+
     async def failed(self) -> PartFailed:
         await self._dead.wait()
         assert self._death is not None

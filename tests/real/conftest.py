@@ -1,4 +1,4 @@
-"""Real parts for the end-to-end tests: a base model trained for a few seconds, and the command line as a user has it."""
+"""Real parts for the end-to-end tests: a base model trained for seconds, and the command line as users have it."""
 
 from __future__ import annotations
 

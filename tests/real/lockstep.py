@@ -58,7 +58,9 @@ async def lockstep(config: Config, folder: Path, trainer: ProcessPoolExecutor) -
     parts = Parts(engine, shard, environment, Codec(config.model.path), known, config)
     losses = []
     for step in range(config.learner.steps):
-        leases = sorted(lease_id(k, n) for k, size in quota(config).items() for n in range(step * size, (step + 1) * size))
+        leases = sorted(
+            lease_id(k, n) for k, size in quota(config).items() for n in range(step * size, (step + 1) * size)
+        )
         batch = [await run_episode(maker.make(lease, step), parts) for lease in leases]
         rows, _ = sequences(step, batch, config.algorithm.stream_weight)
         (share,) = shares(step, rows, 1, config.learner.micro_batch_tokens)

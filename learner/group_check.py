@@ -1,0 +1,38 @@
+"""Is a group consistent in itself? The wire checks types; this checks what the learner relies on.
+
+A group that fails is refused before it is journaled; its actor is told and ends.
+"""
+
+from __future__ import annotations
+
+import math
+
+from common.errors import WireError
+from common.types import STREAMS, Group, Sample
+from learner.leases import kind_of
+
+
+def require_consistent(group: Group) -> None:
+    """WireError naming the first thing that is wrong."""
+    if group.kind is not kind_of(group.lease):
+        raise WireError(f"lease {group.lease} is of kind {kind_of(group.lease)}, its group says {group.kind}")
+    if not group.failure and not group.samples:
+        raise WireError(f"group of lease {group.lease} has neither samples nor a failure")
+    for number, sample in enumerate(group.samples):
+        wrong = _wrong(sample, len(group.prompts))
+        if wrong:
+            raise WireError(f"group of lease {group.lease}, sample {number}: {wrong}")
+
+
+def _wrong(sample: Sample, prompts: int) -> str:
+    length = len(sample.tokens)
+    if sample.stream not in STREAMS:
+        return f"stream {sample.stream}"
+    if not 0 <= sample.prompt < prompts:
+        return f"prompt {sample.prompt} of {prompts}"
+    if length == 0 or len(sample.logprobs) != length:
+        return f"{length} tokens with {len(sample.logprobs)} log-probs"
+    edges = [0, *(edge for span in sample.spans for edge in (span.start, span.end)), length]
+    if any(a != b for a, b in zip(edges[::2], edges[1::2], strict=True)) or edges != sorted(edges):
+        return f"spans {sample.spans} do not cover {length} tokens"
+    return "" if math.isfinite(sample.reward) else f"reward {sample.reward}"
