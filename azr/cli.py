@@ -63,8 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     train = commands.add_parser(
         "train",
         help="train a model by self-play",
-        description="Train as CONFIG says; the run folder is runs/NAME. With --resume, CONFIG is RUN/config.yaml "
-        "unless one is given.",
+        description="Train as CONFIG says; the run folder is runs/NAME. With --resume, the run's own "
+        "config.yaml is used.",
     )
     _add_settings(train)
     train.add_argument("--resume", metavar="RUN", help="continue a run: its folder, or its name in runs/")
@@ -115,6 +115,8 @@ def _train(parsed: argparse.Namespace) -> int:
 
     run = _run_folder(parsed.resume) if parsed.resume else None
     path, overrides = _split(parsed, fallback=run / "config.yaml" if run else None)
+    if run and path != run / "config.yaml":
+        raise ConfigError(f"a resumed run keeps its own configuration: leave out {path}; key=value settings are fine")
     config = load(path, overrides)
 
     from azr.train import train

@@ -220,8 +220,14 @@ class Cluster:
             fresh = self._create(part.name, ShardProcess, placement.rollout)
             await self._placed(fresh)
             await self._allow_all(fresh)
-            address = self.shards[int(index)].address
-            self.shards[int(index)] = await self._within(fresh, fresh.handle.start.remote(address, int(index)))
+            number, known = int(index), self.shards[int(index)]
+            endpoint = await self._within(fresh, fresh.handle.start.remote(known.address, number))
+            self.shards[number] = endpoint
+            if endpoint != known:
+                actors = [p for n, p in self.parts.items() if n.startswith("actor") and p.running is not None]
+                await asyncio.gather(
+                    *(self._within(p, p.handle.replace_shard.remote(number, endpoint)) for p in actors)
+                )
             fresh.running = self._run(fresh, fresh.handle.run.remote())
         else:
             await self._add_actor(int(index))

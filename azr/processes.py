@@ -163,6 +163,7 @@ class ActorProcess(Process):
 
         os.environ.update(engine.environment(self.config.engine.threads))
         self.index = index
+        self.shards: list[Client] = []
         try:
             self.engine = engine.create(self.config.engine, self.config.model)
             await self.engine.start()
@@ -175,37 +176,47 @@ class ActorProcess(Process):
         from actors.triplets import PythonTriplets
         from executor.pool import Pool
 
-        clients: list[Client] = []
         wait = self.config.cluster.start_timeout
+        lines: list[Client] = []
 
         def dial(on_notice: Callable[[object], None]) -> Client:
-            clients.append(self.network.client(intake, "actor", self.index, self.security, "intake", on_notice))
-            return clients[-1]
+            lines.append(self.network.client(intake, "actor", self.index, self.security, "intake", on_notice))
+            return lines[0]
 
         try:
-            for number, shard in enumerate(shards):
-                client = self.network.client(shard, "actor", self.index, self.security, f"executor-{number}")
-                await client.connect(wait)
-                clients.append(client)
+            self.shards += [await self._connect(number, shard) for number, shard in enumerate(shards)]
+            self.pool = Pool(self.shards)
             actor = RolloutActor(
                 self.index,
                 self.config,
                 self.engine,
-                Pool(list(clients)),
+                self.pool,
                 PythonTriplets(self.config.environment),
                 Codec(self.config.model.path),
                 dial,
                 Ledger("wait-lease"),
                 SystemClock(),
             )
-            await clients[-1].connect(wait)
+            await lines[0].connect(wait)
             await actor.run()
         except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
             raise self.failure(error) from None
         finally:
-            for client in clients:
+            for client in (*self.shards, *lines):
                 await client.close()
             await self.engine.close()
+
+    async def _connect(self, number: int, shard: Endpoint) -> Client:
+        client = self.network.client(shard, "actor", self.index, self.security, f"executor-{number}")
+        await client.connect(self.config.cluster.start_timeout)
+        return client
+
+    async def replace_shard(self, number: int, shard: Endpoint) -> None:
+        """A shard that was started again under CURVE has new keys."""
+        old, fresh = self.shards[number], await self._connect(number, shard)
+        self.shards[number] = fresh
+        self.pool.replace(number, fresh)
+        await old.close()
 
 
 class TrainerProcess(Process):

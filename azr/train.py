@@ -114,12 +114,12 @@ def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Pa
 
 
 def _require_fit(config: Config) -> None:
-    """Build the tiny base model if it is asked for and missing; ConfigError with all that stands in the way."""
+    """ConfigError with all that stands in the way; then build the tiny base model if it is asked for and missing."""
+    errors = examine(config, inspect(Path(config.run.folder))).errors
+    if errors:
+        raise ConfigError("this configuration cannot run here\n" + "\n".join(map(str, errors)))
     path = Path(config.model.path)
     if config.model.build and not path.exists():
         from azr.base import build
 
         build(path, steps=config.model.base_steps)
-    errors = examine(config, inspect()).errors
-    if errors:
-        raise ConfigError("this configuration cannot run here\n" + "\n".join(map(str, errors)))

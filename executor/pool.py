@@ -31,7 +31,11 @@ class Pool:
     """Implements common.jobs.Executor."""
 
     def __init__(self, shards: Sequence[Client]) -> None:
-        self._shards = tuple(shards)
+        self._shards = list(shards)
+
+    def replace(self, index: int, shard: Client) -> None:
+        """Send the jobs of shard `index` to the client `shard` from here on."""
+        self._shards[index] = shard
 
     async def validate(self, job: Validate) -> Validation:
         infra = Validation(Status.INFRA, "no executor shard answers")

@@ -137,8 +137,9 @@ class Intake:
             self._wake()
 
     def close(self) -> dict[str, Any]:
-        """End what is open, write the summary, close the files. Returns the summary."""
-        self.admission.close()
+        """Write the summary and close the files; returns the summary. Leases of an unfinished run stay open."""
+        if self.finished.is_set():
+            self.admission.close()
         figures: dict[str, Any] = {
             "version": self.admission.version,
             "leases": self.leases.fates(),

@@ -16,37 +16,10 @@ from typing import Any
 
 import pytest
 
-from azr.guard import TOKEN
 from tests.real.conftest import ROOT, Runs
+from tests.real.family import descendants
 
 GRACE = 15.0  # seconds after which no process of a killed run may live
-
-
-def descendants(root: int) -> set[int]:
-    """Processes that carry the token of the run that `root` drives, and all their descendants."""
-    parents: dict[int, int] = {}
-    marked: set[int] = set()
-    token = ""
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text().rpartition(")")[2].split()
-            environment = (entry / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if stat[0] == "Z":
-            continue
-        parents[int(entry.name)] = int(stat[1])
-        for item in environment:
-            if item.startswith(f"{TOKEN}=".encode()):
-                token = item.decode()
-                marked.add(int(entry.name))
-    assert token, "no process of the run carries its token"
-    found = {root, *marked}
-    while grown := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= grown
-    return found
 
 
 def alive(pids: set[int]) -> set[int]:
@@ -116,7 +89,8 @@ def test_killed_driver_leaves_nothing_and_resumes(runs: Runs, rows: Callable[[Pa
 
 @pytest.mark.real
 def test_interrupt_stops_everything(runs: Runs) -> None:
-    process = runs.start("interrupted", "learner.steps=1000", "learner.save_every=1")
+    settings = ["learner.steps=1000", "learner.save_every=1", "engine.kind=async"]  # whose engine has child processes
+    process = runs.start("interrupted", *settings)
     until_checkpoint(process, runs.folder / "interrupted")
     family = descendants(process.pid)
     process.send_signal(signal.SIGINT)
