@@ -63,10 +63,11 @@ class RolloutActor:
 
     async def run(self) -> None:
         """Until the intake says stop. Raises whatever ended the actor otherwise."""
-        for loop in (self._take_leases(), self._report(), self._renew(), self._watch_engine()):
+        for loop in (self._take_leases(), self._keep_reporting(), self._renew(), self._watch_engine()):
             self._spawn(loop)
         try:
             await self._over
+            await self._report()
         finally:
             tasks = [*self._episodes.values(), *self._background]
             for task in tasks:
@@ -154,18 +155,21 @@ class RolloutActor:
             await self._clock.sleep(self._config.staleness.lease_timeout / 4)
             await self._intake.request(m.Renew(tuple(self._episodes)))
 
-    async def _report(self) -> None:
+    async def _keep_reporting(self) -> None:
         while True:
             await self._clock.sleep(REPORT_INTERVAL)
-            totals, spans = self._ledger.drain()
-            counters = {
-                "tokens": self._meter.tokens,
-                "sequences": self._meter.sequences,
-                "episodes": len(self._episodes),
-                "running": self._engine.running,
-            }
-            produced = self._meter.drain_produced()
-            await self._intake.request(m.Report(self._name, counters, totals, spans, self._ledger.state, produced))
+            await self._report()
+
+    async def _report(self) -> None:
+        totals, spans = self._ledger.drain()
+        counters = {
+            "tokens": self._meter.tokens,
+            "sequences": self._meter.sequences,
+            "episodes": len(self._episodes),
+            "running": self._engine.running,
+        }
+        produced = self._meter.drain_produced()
+        await self._intake.request(m.Report(self._name, counters, totals, spans, self._ledger.state, produced))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; its failure ends the actor."""

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,22 +40,22 @@ class Part:
     handle: Any
     running: asyncio.Task[Any] | None = None
     restarts: int = 0
+    key: bytes = b""  # public; empty on ipc
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Cores of each role; empty: all."""
+    """Cores of each role; empty: all. The executor, with its many short processes, goes where there is room."""
 
-    rollout: tuple[int, ...] = ()
+    engine: tuple[int, ...] = ()
     learner: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config: Config) -> Placement:
-        """On exactly two cores, generation gets one and training the other: unpinned, each slows the other most."""
         cores = sorted(os.sched_getaffinity(0))
-        if not config.cluster.pin or config.cluster.address or len(cores) != 2:
+        if not config.cluster.pin or config.cluster.address or len(cores) < 2:
             return cls()
-        return cls((cores[0],), (cores[1],))
+        return cls(tuple(cores[: len(cores) // 2]), tuple(cores[len(cores) // 2 :]))
 
 
 @dataclass
@@ -78,14 +79,12 @@ class Cluster:
         await asyncio.to_thread(self._start_ray, progress)
         progress("starting intake, executor, learner and engines")
         intake = self._create("intake", IntakeProcess, placement.learner)
-        shards = [self._create(f"executor-{i}", ShardProcess, placement.rollout) for i in range(config.executor.shards)]
+        shards = [self._create(f"executor-{i}", ShardProcess, ()) for i in range(config.executor.shards)]
         ranks = [self._create(f"trainer-{i}", TrainerProcess, placement.learner) for i in range(config.learner.ranks)]
-        actors = [self._create(f"actor-{i}", ActorProcess, placement.rollout) for i in range(config.engine.actors)]
+        actors = [self._create(f"actor-{i}", ActorProcess, placement.engine) for i in range(config.engine.actors)]
         for part in self.parts.values():
             await self._placed(part)
-        keys = [await part.handle.public_key.remote() for part in (*actors, *ranks)]
-        for part in (intake, *shards):
-            await part.handle.allow.remote(keys)
+        await self._introduce(*actors, *ranks)
         self.intake = await self._within(
             intake,
             intake.handle.start.remote(self.network.bind_address("intake"), step if self.resume else None),
@@ -215,37 +214,39 @@ class Cluster:
     async def _restart(self, part: Part) -> None:
         ray.kill(part.handle)
         role, _, index = part.name.partition("-")
-        placement = Placement.of(self.config)
         if role == "executor":
-            fresh = self._create(part.name, ShardProcess, placement.rollout)
-            await self._placed(fresh)
-            await self._allow_all(fresh)
-            number, known = int(index), self.shards[int(index)]
-            endpoint = await self._within(fresh, fresh.handle.start.remote(known.address, number))
-            self.shards[number] = endpoint
-            if endpoint != known:
-                actors = [p for n, p in self.parts.items() if n.startswith("actor") and p.running is not None]
-                await asyncio.gather(
-                    *(self._within(p, p.handle.replace_shard.remote(number, endpoint)) for p in actors)
-                )
-            fresh.running = self._run(fresh, fresh.handle.run.remote())
+            await self._restart_shard(part.name, int(index))
         else:
-            await self._add_actor(int(index))
+            await self._restart_actor(part.name, int(index))
 
-    async def _add_actor(self, index: int) -> None:
-        assert self.intake is not None
-        part = self._create(f"actor-{index}", ActorProcess, Placement.of(self.config).rollout)
+    async def _restart_shard(self, name: str, index: int) -> None:
+        part = self._create(name, ShardProcess, ())
         await self._placed(part)
-        key = await part.handle.public_key.remote()
-        for name, other in self.parts.items():
-            if name == "intake" or name.startswith("executor"):
-                await other.handle.allow.remote([key])
+        actors = [p for n, p in self.parts.items() if n.startswith("actor")]
+        await part.handle.allow.remote([p.key for p in actors])
+        known = self.shards[index]
+        self.shards[index] = await self._within(part, part.handle.start.remote(known.address, index))
+        part.running = self._run(part, part.handle.run.remote())
+        if self.shards[index] != known:
+            for actor in actors:
+                with suppress(RayError):  # one that is dead as well meets the new shard when it is started again
+                    await actor.handle.replace_shard.remote(index, self.shards[index])
+
+    async def _restart_actor(self, name: str, index: int) -> None:
+        part = self._create(name, ActorProcess, Placement.of(self.config).engine)
+        await self._placed(part)
+        await self._introduce(part)
         await self._within(part, part.handle.start.remote(index))
         part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
 
-    async def _allow_all(self, part: Part) -> None:
-        keys = [await p.handle.public_key.remote() for n, p in self.parts.items() if n.startswith("actor")]
-        await part.handle.allow.remote(keys)
+    async def _introduce(self, *parts: Part) -> None:
+        """Tell the servers the keys of `parts`."""
+        for part in parts:
+            part.key = await part.handle.public_key.remote()
+        for name, server in self.parts.items():
+            if name == "intake" or name.startswith("executor"):
+                with suppress(RayError):  # one that is dead is told all keys when it is started again
+                    await server.handle.allow.remote([part.key for part in parts])
 
     async def _late_actors(self, progress: Callable[[str], None]) -> None:
         """Actors beyond the first join once version engine.join_after is in service."""
@@ -267,7 +268,8 @@ class Cluster:
         intake = self.parts["intake"].running
         assert intake is not None
         await self._reraise(self.parts["intake"], intake)
-        others = {p.running: p for n, p in self.parts.items() if p.running is not None and n.startswith("trainer")}
+        ending = ("trainer", "actor")
+        others = {p.running: p for n, p in self.parts.items() if p.running is not None and n.startswith(ending)}
         if others:
             await asyncio.wait(others, timeout=self.config.cluster.grace)
         for task, part in others.items():

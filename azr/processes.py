@@ -265,7 +265,7 @@ class TrainerProcess(Process):
         publisher = Publisher(client, own_address(), self.config.cluster.push_timeout)
         ledger = Ledger("start")
         probe = self._probe()
-        link.spawn(self._report(client, ledger))
+        link.spawn(self._keep_reporting(client, ledger))
         pushing = link.spawn(publisher.run()) if self.rank == 0 else None
 
         def hold(version: int, weights: list[tuple[str, Tensor]], logprobs: list[Float32Array]) -> None:
@@ -292,6 +292,7 @@ class TrainerProcess(Process):
         )
         if pushing is not None:
             pushing.result(timeout=self.config.cluster.grace)
+        link.call(self._report(client, ledger))
         link.call(client.close())
         self.trainer.close()
         return steps
@@ -305,10 +306,13 @@ class TrainerProcess(Process):
         return [codec.encode(environment.solve_prompt(environment.identity(t))) for t in TaskType]
 
     async def _report(self, client: Client, ledger: Ledger) -> None:
+        totals, spans = ledger.drain()
+        await client.request(m.Report(self.part, {}, totals, spans, ledger.state))
+
+    async def _keep_reporting(self, client: Client, ledger: Ledger) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL)
-            totals, spans = ledger.drain()
-            await client.request(m.Report(self.part, {}, totals, spans, ledger.state))
+            await self._report(client, ledger)
 
 
 def _redirect(log: Path) -> None:

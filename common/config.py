@@ -125,7 +125,7 @@ class EvalConfig:
 class ClusterConfig:
     address: str = ""  # empty: a Ray of our own on this machine
     cpus: int = 2  # logical CPUs offered to a Ray of our own
-    pin: bool = True  # actors and executor on core 0, learner on core 1, where there are just two
+    pin: bool = False  # engines on one half of this machine's cores, learner and intake on the other
     start_timeout: float = 240.0
     placement_timeout: float = 30.0
     push_timeout: float = 60.0  # each phase of a weight push; a member that takes longer leaves service

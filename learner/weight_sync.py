@@ -98,6 +98,8 @@ class WeightSync:
         if engine is None:
             return
         engine.gone = True
+        if index in self._group:
+            self._group = frozenset()  # whoever comes back under this index is another process
         if engine.staged is not None and not engine.staged.done():
             engine.staged.set_result("left")
         if engine.loaded is not None and not engine.loaded.done():

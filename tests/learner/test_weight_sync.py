@@ -134,6 +134,15 @@ async def test_nothing_is_pushed_before_there_is_an_engine_or_a_version(play: St
     assert play.versions() == [0]
 
 
+async def test_an_engine_that_was_started_again_is_another_member(play: Stageplay) -> None:
+    await play.start(0)
+    play.sync.engine_left(0)
+    play.sync.engine_joined(0)
+    await play.settle()
+    assert [(push.version, push.epoch) for push in play.pushes] == [(0, 1), (0, 2)]
+    assert play.in_service() == {0}
+
+
 async def test_an_unchanged_group_keeps_its_epoch(play: Stageplay) -> None:
     await play.start(0, 1)
     play.sync.step_ready(1)
