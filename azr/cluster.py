@@ -66,6 +66,7 @@ class Cluster:
     network: Network
     folder: Path
     resume: tuple[int, Path] | None = None
+    started_ray: Callable[[], None] = lambda: None  # called when Ray's own processes are up
     parts: dict[str, Part] = field(default_factory=dict)
     shards: list[Endpoint] = field(default_factory=list)
     intake: Endpoint | None = None
@@ -77,6 +78,7 @@ class Cluster:
         config, step = self.config, self.resume[0] if self.resume else 0
         placement = Placement.of(config)
         await asyncio.to_thread(self._start_ray, progress)
+        self.started_ray()
         progress("starting intake, executor, learner and engines")
         intake = self._create("intake", IntakeProcess, placement.learner)
         shards = [self._create(f"executor-{i}", ShardProcess, ()) for i in range(config.executor.shards)]

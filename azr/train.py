@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from azr.check import examine
-from azr.guard import guarded
+from azr.guard import Guard, guarded
 from azr.machine import inspect
 from azr.tracking import Tracking
 from azr.view import View, table
@@ -42,8 +42,8 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
     sockets = None if remote and config.cluster.transport != "ipc" else private_folder()
     network = Network(folder.name, config, sockets)
     try:
-        with guarded():
-            return asyncio.run(_run(config, network, folder, start))
+        with guarded() as guard:
+            return asyncio.run(_run(config, network, folder, start, guard))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
     finally:
@@ -51,13 +51,15 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
             shutil.rmtree(sockets, ignore_errors=True)
 
 
-async def _run(config: Config, network: Network, folder: Path, start: tuple[int, Path] | None) -> dict[str, Any]:
+async def _run(
+    config: Config, network: Network, folder: Path, start: tuple[int, Path] | None, guard: Guard
+) -> dict[str, Any]:
     from ray.exceptions import RayError
 
     from azr.cluster import Cluster
 
     _cancel_on_signals()
-    cluster = Cluster(config, network, folder, start)
+    cluster = Cluster(config, network, folder, start, guard.remember)
     summary: dict[str, Any] | None = None
     with View(config, folder) as view, Tracking(config, folder) as tracking:
         try:
