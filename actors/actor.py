@@ -8,6 +8,7 @@ If the engine dies, `run` raises PartFailed; the intake grants the open leases a
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Coroutine
@@ -57,6 +58,7 @@ class RolloutActor:
         self._meter = Meter(engine, executor, ledger)
         self._parts = Parts(self._meter, self._meter, environment, codec, self._known, config)
         self._episodes: dict[int, asyncio.Task[None]] = {}
+        self._attempts: dict[int, int] = {}  # newest one granted, of each open lease
         self._background: set[asyncio.Task[None]] = set()
         self._room = asyncio.Event()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -101,8 +103,9 @@ class RolloutActor:
             if not reply.leases:
                 return
             for lease in reply.leases:
+                self._attempts[lease.id] = lease.attempt
                 if lease.id in self._episodes:
-                    continue  # granted again while its episode goes on: whichever ends first counts
+                    continue  # granted again while its episode goes on, which then counts as the newer attempt
                 task = asyncio.create_task(self._episode(lease))
                 self._episodes[lease.id] = task
                 task.add_done_callback(functools.partial(self._episode_over, lease.id))
@@ -110,10 +113,11 @@ class RolloutActor:
     async def _episode(self, lease: Lease) -> None:
         with self._meter.during("episode"):
             group = await run_episode(lease, self._parts)
+            group = dataclasses.replace(group, attempt=self._attempts[lease.id])
             await self._intake.request(m.Deliver(group))
 
     def _episode_over(self, lease: int, task: asyncio.Task[None]) -> None:
-        del self._episodes[lease]
+        del self._episodes[lease], self._attempts[lease]
         self._room.set()
         self._finished(task)
 
@@ -162,14 +166,8 @@ class RolloutActor:
 
     async def _report(self) -> None:
         totals, spans = self._ledger.drain()
-        counters = {
-            "tokens": self._meter.tokens,
-            "sequences": self._meter.sequences,
-            "episodes": len(self._episodes),
-            "running": self._engine.running,
-        }
         produced = self._meter.drain_produced()
-        await self._intake.request(m.Report(self._name, counters, totals, spans, self._ledger.state, produced))
+        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; its failure ends the actor."""

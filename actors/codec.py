@@ -33,8 +33,7 @@ class Codec:
             raise PartFailed(
                 "model",
                 f"there is no model folder {folder}",
-                hint=f"set model.path to a Hugging Face folder, or make the tiny base model: "
-                f"python -m azr.base --out {folder}",
+                hint=f"set model.path to a Hugging Face folder, or make the tiny base model: azr base --out {folder}",
             )
         text, _ = _read(folder / "tokenizer.json", needs="model")
         self._tokenizer = Tokenizer.from_str(text)

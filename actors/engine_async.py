@@ -91,7 +91,7 @@ class AsyncEngine:
 
     async def close(self) -> None:
         self._closed = True
-        self._receiver.close()
+        await asyncio.to_thread(self._receiver.close)  # waits for a receive under way
         compat.end_async_engine(self._llm)
         del self._llm  # its finaliser fails if the interpreter is already half gone
 

@@ -103,7 +103,7 @@ class InProcessEngine:
         return await asyncio.shield(self._death)
 
     async def close(self) -> None:
-        self._receiver.close()
+        await asyncio.to_thread(self._receiver.close)  # waits for a receive under way
         self._commands.put(self._end)
         await asyncio.to_thread(self._thread.join)
 
@@ -188,8 +188,9 @@ class InProcessEngine:
     def _load(self, staged: Staged) -> CommitTimes:
         begin = time.perf_counter()
         load: float = max(self._llm.collective_rpc("load_staged", args=compat.wire_form(staged)))
-        if self._config.kv_policy == "recompute":
-            assert self._llm.reset_prefix_cache(reset_running_requests=True)
+        recompute = self._config.kv_policy == "recompute"
+        if recompute and not self._llm.reset_prefix_cache(reset_running_requests=True):
+            raise PartFailed("engine", "vLLM kept its prefix cache, which belongs to the weights before")
         self._llm.set_weight_version(str(staged.version))
         self._version = staged.version
         return CommitTimes(pause=time.perf_counter() - begin, load=load)

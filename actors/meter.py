@@ -17,13 +17,11 @@ from common.types import Int32Array
 
 
 class Meter:
-    """Wraps one engine and one executor of an actor; `episodes` and `pausing` are set by the actor."""
+    """Wraps one engine and one executor of an actor, which tells of pauses and episodes itself (`during`)."""
 
     def __init__(self, engine: Engine, executor: Executor, ledger: Ledger) -> None:
         self._engine, self._executor, self._ledger = engine, executor, ledger
         self._running: Counter[str] = Counter()
-        self.tokens = 0
-        self.sequences = 0
         self._produced: list[tuple[float, int]] = []
 
     @contextmanager
@@ -55,8 +53,6 @@ class Meter:
                 prompt, n=n, temperature=temperature, seed=seed, max_tokens=max_tokens
             )
         tokens = sum(len(completion.tokens) for completion in completions)
-        self.tokens += tokens
-        self.sequences += len(completions)
         self._produced.append((self._ledger.now(), tokens))
         return completions
 

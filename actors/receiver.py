@@ -73,7 +73,7 @@ class Receiver:
             self._lock.release()
 
     def leave(self) -> None:
-        """Drop the group; a receive of another thread fails at once."""
+        """Drop the group; a receive of another thread ends first, at the latest with its timeout."""
         group, self._group, self._epoch = self._group, None, -1
         if group is not None:
             group.close()

@@ -89,6 +89,8 @@ def stop_tokens(config: VllmConfig) -> list[int]:
         model.try_get_generation_config().get("eos_token_id"),
     ):
         found.update([ids] if isinstance(ids, int) else ids or [])
+    if not found:
+        raise PartFailed("model", f"{model.model} names no eos_token_id: no answer would ever end")
     return sorted(found)
 
 

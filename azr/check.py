@@ -7,13 +7,14 @@ Not examined: the machines of such a cluster, and whether vLLM knows the model's
 
 from __future__ import annotations
 
+import math
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from azr import model_folder
-from azr.footprint import GIB, NUMBER, Process, checkpoint_bytes, processes
+from azr.footprint import GIB, NUMBER, Process, checkpoint_bytes, processes, requested_cpus
 from azr.machine import Machine
 from azr.model_folder import TINY, Shape
 from common.config import Config, to_yaml
@@ -71,6 +72,7 @@ def examine(config: Config, machine: Machine, listens: Callable[[str, int], bool
         started = processes(config, shape)
         if not config.cluster.address:
             findings += _capacity(config, machine, shape, started)
+    findings += _held_out(config)
     findings += _parts(machine)
     findings += _cluster(config, listens)
     return Examination(config, machine, shape, started, tuple(findings))
@@ -171,6 +173,16 @@ def _lengths(config: Config, shape: Shape) -> Iterator[Finding]:
         )
 
 
+def _held_out(config: Config) -> Iterator[Finding]:
+    folder = Path(config.model.path)
+    if config.eval.tasks and folder.is_dir() and not (folder / "heldout.jsonl").exists():
+        yield Finding(
+            True,
+            f"eval.tasks={config.eval.tasks}, but {folder} holds no held-out tasks (heldout.jsonl)",
+            "eval.tasks=0, or put a file of tasks there, one JSON object of common.types.Task a line",
+        )
+
+
 def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Process, ...]) -> Iterator[Finding]:
     memory = sum(process.count * process.memory for process in started)
     if memory > machine.memory:
@@ -194,6 +206,13 @@ def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Pro
             False,
             f"actors and trainer ranks keep {busy:g} threads busy on {machine.cores} cores: they will slow each other",
             "fewer engine.actors, learner.ranks, or threads of either",
+        )
+    asked = requested_cpus(config)
+    if asked > config.cluster.cpus:
+        yield Finding(
+            True,
+            f"the processes ask Ray for {asked:.1f} logical CPUs and cluster.cpus={config.cluster.cpus} are offered",
+            f"cluster.cpus={math.ceil(asked)}, or fewer actors, ranks or shards",
         )
     if config.cluster.cpus > machine.cores:
         yield Finding(

@@ -2,8 +2,8 @@
 
 Invariants: nothing of the data plane goes through Ray. A rollout actor or executor shard that fails is started again,
 at most `cluster.restarts` times; intake and trainer ranks end the run with their error, and `--resume` continues it.
-However a run ends, `stop` leaves no process of it: each gets `cluster.grace` seconds, then it is killed, and with the
-driver dies a Ray of our own.
+However a run ends, `stop` leaves no process of it: parts that were told to end have had `cluster.grace` seconds, then
+all are killed, and a Ray of our own with them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from azr.footprint import CPUS, requested_cpus
 from azr.processes import ActorProcess, IntakeProcess, Process, ShardProcess, TrainerProcess
 from azr.wiring import Endpoint, Network
 from common.config import Config
@@ -27,8 +28,6 @@ from common.errors import AzrError, PartFailed
 
 log = logging.getLogger(__name__)
 
-# Logical CPUs a process asks Ray for: fractions, so that a small run fits two.
-CPUS = {"intake": 0.1, "executor": 0.1, "trainer": 0.3, "actor": 0.3}
 OBJECT_STORE = 100 << 20  # bytes; control messages only
 
 
@@ -87,14 +86,8 @@ class Cluster:
         for part in self.parts.values():
             await self._placed(part)
         await self._introduce(*actors, *ranks)
-        self.intake = await self._within(
-            intake,
-            intake.handle.start.remote(self.network.bind_address("intake"), step if self.resume else None),
-        )
-        self.shards = [
-            await self._within(part, part.handle.start.remote(self.network.bind_address(part.name), i))
-            for i, part in enumerate(shards)
-        ]
+        self.intake = await self._within(intake, intake.handle.start.remote(step if self.resume else None))
+        self.shards = [await self._within(part, part.handle.start.remote()) for part in shards]
         master = await ranks[0].handle.rendezvous.remote()
         checkpoint = self.resume[1] if self.resume else None
         starting = [self._within(p, p.handle.start.remote(i, master, checkpoint)) for i, p in enumerate(ranks)]
@@ -148,7 +141,7 @@ class Cluster:
                 return
             waited += limit
             asked, free = CPUS[part.name.partition("-")[0]], ray.available_resources().get("CPU", 0.0)
-            if free < asked:
+            if free < asked and (self.config.cluster.address or requested_cpus(self.config) > self.config.cluster.cpus):
                 raise PartFailed(
                     part.name,
                     f"not placed after {waited:.0f} s: it asks for {asked} CPU, the cluster has {free:.2f} of "
@@ -226,13 +219,11 @@ class Cluster:
         await self._placed(part)
         actors = [p for n, p in self.parts.items() if n.startswith("actor")]
         await part.handle.allow.remote([p.key for p in actors])
-        known = self.shards[index]
-        self.shards[index] = await self._within(part, part.handle.start.remote(known.address, index))
+        self.shards[index] = await self._within(part, part.handle.start.remote())
         part.running = self._run(part, part.handle.run.remote())
-        if self.shards[index] != known:
-            for actor in actors:
-                with suppress(RayError):  # one that is dead as well meets the new shard when it is started again
-                    await actor.handle.replace_shard.remote(index, self.shards[index])
+        for actor in actors:
+            with suppress(RayError):  # one that is dead as well meets the new shard when it is started again
+                await actor.handle.replace_shard.remote(index, self.shards[index])
 
     async def _restart_actor(self, name: str, index: int) -> None:
         part = self._create(name, ActorProcess, Placement.of(self.config).engine)

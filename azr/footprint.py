@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from azr.model_folder import Shape
 from common.config import Config
 
+# Logical CPUs that a process of a role asks Ray for: fractions, so that a small run fits two.
+CPUS = {"intake": 0.1, "executor": 0.1, "trainer": 0.3, "actor": 0.3}
+
 MIB = 1 << 20
 GIB = 1 << 30
 NUMBER = 4  # bytes of a float32: what is trained and served on CPU
@@ -102,3 +105,9 @@ def _states(stage: int, ranks: int) -> float:
 def checkpoint_bytes(config: Config, shape: Shape) -> int:
     """On disk at most: those kept and the one being written; weights and both AdamW moments each."""
     return (config.learner.keep_checkpoints + 1) * 3 * shape.parameters * NUMBER
+
+
+def requested_cpus(config: Config) -> float:
+    """Logical CPUs that all processes of a run ask Ray for."""
+    counts = {"executor": config.executor.shards, "trainer": config.learner.ranks, "actor": config.engine.actors}
+    return CPUS["intake"] + sum(CPUS[role] * count for role, count in counts.items())

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from common.types import Float32Array
 
 REPORT_INTERVAL = 1.0  # seconds
-PROBE_TASKS = 4  # solver prompts that are scored after every push
 
 
 class Process:
@@ -67,12 +66,12 @@ class Process:
         sys.stderr.flush()
         what = str(error) if isinstance(error, AzrError) else f"{type(error).__name__}: {error}"
         if isinstance(error, PartFailed):
-            return PartFailed(error.part, error.what, log=error.log or str(self.log), hint=error.hint)
-        return PartFailed(self.part, what, log=str(self.log))
+            return PartFailed(error.part, _brief(error.what), log=error.log or str(self.log), hint=error.hint)
+        return PartFailed(self.part, _brief(what), log=str(self.log))
 
 
 class IntakeProcess(Process):
-    async def start(self, bind: str, resume_step: int | None) -> Endpoint:
+    async def start(self, resume_step: int | None) -> Endpoint:
         from actors.triplets import PythonTriplets
         from learner.evaluation import held_out
         from learner.intake import Intake
@@ -83,7 +82,8 @@ class IntakeProcess(Process):
         self.intake = Intake(self.config, self.folder, seeds, tasks, SystemClock(), self._notify)
         if resume_step is not None:
             self.intake.resume(resume_step)
-        roles = {"actor", "trainer", "shard"}
+        roles = {"actor", "trainer"}
+        bind = self.network.bind_address(self.part)
         self.server = self.network.server(bind, self.intake, roles, CREDITS, self.security)
         await self.server.start()
         return Endpoint(self.server.address, self.public_key())
@@ -125,11 +125,12 @@ class IntakeProcess(Process):
 
 
 class ShardProcess(Process):
-    async def start(self, bind: str, index: int) -> Endpoint:
+    async def start(self) -> Endpoint:
         from executor.shard import Shard
 
         self.shard = Shard(self.config.executor)
         await self.shard.start()
+        bind = self.network.bind_address(self.part)
         self.server = self.network.server(bind, self, {"actor"}, self.config.executor.credits, self.security)
         await self.server.start()
         return Endpoint(self.server.address, self.public_key())
@@ -146,10 +147,18 @@ class ShardProcess(Process):
         pass
 
     async def run(self) -> None:
+        serving = asyncio.create_task(self.server.serve_forever())
+        failing = asyncio.create_task(self.shard.failed())
         try:
-            await self.server.serve_forever()
+            await asyncio.wait({serving, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                raise failing.result()
+            serving.result()
         except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
             raise self.failure(error) from None
+        finally:
+            serving.cancel()
+            failing.cancel()
 
     async def close(self) -> None:
         await self.server.close()
@@ -212,7 +221,7 @@ class ActorProcess(Process):
         return client
 
     async def replace_shard(self, number: int, shard: Endpoint) -> None:
-        """A shard that was started again under CURVE has new keys."""
+        """A shard that was started again may have another address and has other keys."""
         old, fresh = self.shards[number], await self._connect(number, shard)
         self.shards[number] = fresh
         self.pool.replace(number, fresh)
@@ -267,10 +276,11 @@ class TrainerProcess(Process):
         probe = self._probe()
         link.spawn(self._keep_reporting(client, ledger))
         pushing = link.spawn(publisher.run()) if self.rank == 0 else None
+        if pushing is not None:
+            # A dead publisher would leave the ranks waiting for a version that never comes: end their line too.
+            pushing.add_done_callback(lambda ended: link.spawn(client.close()) if ended.exception() else None)
 
         def hold(version: int, weights: list[tuple[str, Tensor]], logprobs: list[Float32Array]) -> None:
-            if pushing is not None and pushing.done():
-                pushing.result()
             publisher.hold(version, weights, probe, logprobs)
 
         def save(step: int) -> str:
@@ -280,16 +290,15 @@ class TrainerProcess(Process):
                 prune(folders, keep=self.config.learner.keep_checkpoints)
             return f"checkpoints/step-{step:06d}"
 
-        steps = train(
-            self.rank,
-            first_step,
-            self.trainer,
-            lambda q: link.call(client.request(q)),
-            hold,
-            save,
-            probe,
-            ledger,
-        )
+        def request(message: object) -> object:
+            return link.call(client.request(message))
+
+        try:
+            steps = train(self.rank, first_step, self.trainer, request, hold, save, probe, ledger)
+        except PartFailed:
+            if pushing is not None and pushing.done() and not pushing.cancelled():
+                pushing.result()  # the cause, if it was the publisher
+            raise
         if pushing is not None:
             pushing.result(timeout=self.config.cluster.grace)
         link.call(self._report(client, ledger))
@@ -307,12 +316,17 @@ class TrainerProcess(Process):
 
     async def _report(self, client: Client, ledger: Ledger) -> None:
         totals, spans = ledger.drain()
-        await client.request(m.Report(self.part, {}, totals, spans, ledger.state))
+        await client.request(m.Report(self.part, totals, spans, ledger.state))
 
     async def _keep_reporting(self, client: Client, ledger: Ledger) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL)
             await self._report(client, ledger)
+
+
+def _brief(what: str, limit: int = 400) -> str:
+    """Some libraries answer with pages; the whole of it is in the log."""
+    return what if len(what) <= limit else what[:limit] + " …"
 
 
 def _redirect(log: Path) -> None:

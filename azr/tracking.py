@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import netrc
 import os
 from pathlib import Path
@@ -14,6 +15,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from common.config import Config
+
+log = logging.getLogger(__name__)
+
+INIT_TIMEOUT = 20.0  # seconds until an online service that does not answer is done without
 
 
 class Tracking:
@@ -30,15 +35,22 @@ class Tracking:
         if self._mode != "disabled":
             import wandb
 
-            self._run = wandb.init(
-                project="azr",
-                name=self._folder.name,
-                dir=str(self._folder),
-                mode="online" if self._mode == "online" else "offline",
-                config=dataclasses.asdict(self._config),
-                settings=wandb.Settings(silent=True, console="off", x_disable_stats=True),
-            )
+            try:
+                self._run = self._start(wandb, self._mode)
+            except wandb.Error as error:
+                log.warning("Weights & Biases does not answer, so this run is tracked offline: %s", error)
+                self._run = self._start(wandb, "offline")
         return self
+
+    def _start(self, wandb: Any, mode: str) -> Any:
+        return wandb.init(
+            project="azr",
+            name=self._folder.name,
+            dir=str(self._folder),
+            mode=mode,
+            config=dataclasses.asdict(self._config),
+            settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=INIT_TIMEOUT),
+        )
 
     def catch_up(self) -> None:
         path = self._folder / "metrics.jsonl"

@@ -67,6 +67,8 @@ async def _run(
             watching = asyncio.create_task(_watch(cluster, view, tracking))
             try:
                 await cluster.supervise(view.progress)
+            except RayError as error:
+                raise PartFailed("ray", str(error).splitlines()[0], log=str(folder / "logs")) from error
             finally:
                 watching.cancel()
                 if "intake" in cluster.parts:
@@ -99,7 +101,9 @@ def _begin(config: Config) -> tuple[Path, Config, None]:
     name = config.run.name or time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.run.folder).absolute() / name
     if (folder / "config.yaml").exists():
-        raise ConfigError(f"run {folder} exists: choose another run.name, or continue it with --resume {name}")
+        saved = (folder / "checkpoints" / "latest.json").exists()
+        way = f"continue it with --resume {name}" if saved else "remove it, for it ended before its first checkpoint"
+        raise ConfigError(f"run {folder} exists: choose another run.name, or {way}")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     return folder, config, None
 

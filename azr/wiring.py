@@ -1,8 +1,7 @@
 """What the processes of a run need to find and trust each other: endpoints, keys, HELLOs.
 
 On one machine sockets are ipc:// in a private folder; otherwise TCP with CURVE, where every process keeps its secret
-key and returns the public one through Ray. Servers keep one address for the whole run, so that a restarted one is
-found by the clients of the one before.
+key and returns the public one through Ray.
 """
 
 from __future__ import annotations
@@ -43,9 +42,10 @@ class Network:
         return None if self.folder is not None else Security.generate()
 
     def bind_address(self, name: str) -> str:
+        """Where server `name` binds, asked in its own process; a TCP port is picked by the system."""
         if self.folder is not None:
             return ipc_address(self.folder, name)
-        return f"tcp://{own_address()}:{free_port()}"
+        return f"tcp://{own_address()}:0"
 
     def server(self, bind: str, handler: Handler, roles: set[str], credits: int, security: Security | None) -> Server:
         run = self.config.run

@@ -57,8 +57,8 @@ class Group:
         self._store = store  # rank 0's store serves the others for as long as it lives
         options = c10d.ProcessGroupGloo._Options()
         options._timeout = timedelta(seconds=timeout)
-        options._devices = [c10d.ProcessGroupGloo.create_device(hostname=address)]
         try:
+            options._devices = [c10d.ProcessGroupGloo.create_device(hostname=address)]
             self._group: Any = c10d.ProcessGroupGloo(c10d.PrefixStore("weights", store), rank, world, options)
         except RuntimeError as error:
             raise WeightTransferFailed(f"rank {rank} of {world} found no complete group: {_brief(error)}") from error

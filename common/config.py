@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -27,7 +26,7 @@ UNBOUNDED = -1  # staleness.eta: actors never wait for the learner
 
 @dataclass(frozen=True)
 class RunConfig:
-    name: str = ""  # empty: preset name and time
+    name: str = ""  # of the run folder; empty: date and time
     folder: str = "runs"
     seed: int = 0
     incarnation: int = 0  # set by resume, not by hand
@@ -43,7 +42,6 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    style: str = "compact"  # wording of the prompts
     references: int = 1  # K, triplets shown to a proposer
     inputs: int = 6  # of an induction task
     shown: int = 3  # of these, shown to the solver
@@ -173,7 +171,7 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
     path = Path(preset)
     if not path.exists():
         packaged = Path(str(files("configs"))) / path.name
-        if not packaged.exists():
+        if path.parent not in (Path(), Path("configs")) or not packaged.exists():
             names = ", ".join(sorted(p.name for p in packaged.parent.glob("*.yaml")))
             raise ConfigError(f"no configuration file {preset}; presets in configs/: {names}")
         path = packaged
@@ -201,19 +199,14 @@ def to_yaml(config: Config) -> str:
 def check(config: Config) -> None:
     """Bounds that types cannot express. Raises ConfigError naming the key."""
     rules: list[tuple[bool, str]] = [
-        (config.environment.style == "compact", "environment.style must be compact"),
-        (config.environment.references >= 1, "environment.references must be at least 1"),
         (
             0 < config.environment.shown < config.environment.inputs,
             "environment.shown must lie between 1 and environment.inputs - 1: some pairs are shown, some hidden",
         ),
-        (config.algorithm.samples >= 2, "algorithm.samples must be at least 2: a solve rate needs several answers"),
         (
             0 <= config.algorithm.train_mc <= config.algorithm.samples,
             "algorithm.train_mc must lie between 0 and algorithm.samples",
         ),
-        (config.algorithm.proposals >= 0, "algorithm.proposals must not be negative"),
-        (config.algorithm.solves >= 0, "algorithm.solves must not be negative"),
         (
             config.algorithm.proposals + config.algorithm.solves > 0,
             "algorithm.proposals and algorithm.solves are both 0",
@@ -222,12 +215,8 @@ def check(config: Config) -> None:
         (config.staleness.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
         (config.engine.kind in ("inprocess", "async"), "engine.kind must be inprocess or async"),
         (config.engine.kv_policy in ("recompute", "keep"), "engine.kv_policy must be recompute or keep"),
-        (config.engine.actors >= 1, "engine.actors must be at least 1"),
-        (config.executor.shards >= 1, "executor.shards must be at least 1"),
-        (config.learner.ranks >= 1, "learner.ranks must be at least 1"),
         (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
         (config.learner.loss in ("ppo", "reinforce"), "learner.loss must be ppo or reinforce"),
-        (config.learner.steps >= 1, "learner.steps must be at least 1"),
         (config.cluster.transport in ("auto", "ipc", "tcp"), "cluster.transport must be ipc, tcp or auto"),
         (config.logging.view in ("auto", "live", "plain"), "logging.view must be live, plain or auto"),
         (
@@ -238,6 +227,43 @@ def check(config: Config) -> None:
     for holds, message in rules:
         if not holds:
             raise ConfigError(message)
+    for key, (least, reason) in _LEAST.items():
+        section, _, name = key.partition(".")
+        if getattr(getattr(config, section), name) < least:
+            raise ConfigError(f"{key} must be at least {least:g}{reason}")
+    if "/" in config.run.name or config.run.name in (".", ".."):
+        raise ConfigError("run.name names a folder inside run.folder: it holds no /")
+
+
+_LEAST: dict[str, tuple[float, str]] = {
+    "environment.references": (1, ""),
+    "algorithm.proposals": (0, ""),
+    "algorithm.solves": (0, ""),
+    "algorithm.samples": (2, ": a solve rate needs several answers"),
+    "algorithm.solve_samples": (1, ""),
+    "staleness.lease_timeout": (1, " second"),
+    "engine.actors": (1, ""),
+    "engine.max_num_seqs": (1, ""),
+    "engine.max_model_len": (2, ""),
+    "engine.max_tokens": (1, ""),
+    "engine.episodes": (1, ""),
+    "engine.threads": (1, ""),
+    "executor.shards": (1, ""),
+    "executor.cpu_limit": (0.001, " seconds"),
+    "executor.wall_limit": (0.001, " seconds"),
+    "executor.memory_mb": (16, ": the interpreter needs some itself"),
+    "executor.credits": (1, ""),
+    "learner.steps": (1, ""),
+    "learner.ranks": (1, ""),
+    "learner.micro_batch_tokens": (1, ""),
+    "learner.save_every": (0, " (0: only the last step)"),
+    "learner.keep_checkpoints": (2, ": the newest one is not in force until the intake has recorded it"),
+    "learner.threads": (1, ""),
+    "eval.tasks": (0, ""),
+    "cluster.cpus": (1, ""),
+    "cluster.push_timeout": (1, " second"),
+    "cluster.restarts": (0, ""),
+}
 
 
 def _checked_override(text: str) -> str:
@@ -285,7 +311,3 @@ def _reason(error: Exception) -> str:
         return " ".join(str(error).split())
     key = getattr(error, "full_key", None)
     return str(error).splitlines()[0] + (f" (key {key})" if key else "")
-
-
-def to_json(config: Config) -> str:
-    return json.dumps(dataclasses.asdict(config))

@@ -21,7 +21,7 @@ class Hello:
 
     schema: int
     run: str
-    role: str  # actor | trainer | executor-client | view
+    role: str  # actor | trainer
     index: int
     incarnation: int
     config_digest: str
@@ -53,7 +53,7 @@ class Pong:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Done, and durable where the request was about data."""
+    """Done; where the request was about data, it survives the death of the process that took it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +106,9 @@ class KnownKeys:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Counters, histograms and ledger spans of a process since its last report → Ack. Never needed for training."""
+    """Where the time of a process went since its last report → Ack. Never needed for training."""
 
     part: str
-    counters: Mapping[str, float] = field(default_factory=dict)
     ledger: Mapping[str, float] = field(default_factory=dict)  # state → seconds, cumulative
     spans: tuple[tuple[str, float, float], ...] = ()  # (state, begin, end), seconds of the shared wall clock
     state: str = ""

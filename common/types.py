@@ -105,7 +105,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Leave to make one group, with all it needs. An equal (id, seed) always carries equal material."""
+    """Leave to make one group, with all it needs. Equal (id, seed) and version mean equal material."""
 
     id: int
     attempt: int
@@ -138,7 +138,7 @@ class Sample:
     spans: tuple[Span, ...]
     reward: float
     correct: bool  # feeds solve rates; ignores the format check
-    status: str  # a Status value or crash_N
+    status: str  # a Status value, crash_N, or `known` for a proposal that the book holds
     trainable: bool = True
 
 

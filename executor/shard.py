@@ -15,7 +15,7 @@ import logging
 from collections.abc import Sequence
 
 from common.config import ExecutorConfig
-from common.errors import AzrError
+from common.errors import AzrError, SandboxUnavailable
 from common.jobs import Validate, Validation, Verdict, Verdicts, Verify
 from common.types import Status, Task, TaskType
 from executor.cache import Cache
@@ -54,6 +54,7 @@ class Shard:
 
     async def start(self) -> None:
         """SandboxUnavailable if this machine cannot hold a program, with the reason."""
+        self._failure: asyncio.Future[SandboxUnavailable] = asyncio.get_running_loop().create_future()
         try:
             for process in (self.reader.process, self.pair.first, self.pair.second):
                 await process.start()
@@ -76,15 +77,24 @@ class Shard:
         try:
             return await self._validate(job)
         except AzrError as error:
-            logger.warning("validate: %s", error)
+            self._note(error)
             return Validation(Status.INFRA, str(error))
 
     async def verify(self, job: Verify) -> Verdicts:
         try:
             return Verdicts(tuple(await self._verify(job.task, job.answers)))
         except AzrError as error:
-            logger.warning("verify: %s", error)
+            self._note(error)
             return Verdicts((Verdict(False, Status.INFRA, str(error)),) * len(job.answers))
+
+    async def failed(self) -> SandboxUnavailable:
+        """Return when a sandbox that died cannot be had again: from then on every answer is `infra`."""
+        return await asyncio.shield(self._failure)
+
+    def _note(self, error: AzrError) -> None:
+        logger.warning("infra: %s", error)
+        if isinstance(error, SandboxUnavailable) and not self._failure.done():
+            self._failure.set_result(error)
 
     async def _validate(self, job: Validate) -> Validation:
         program = await self._program(job.program)

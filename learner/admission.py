@@ -186,13 +186,12 @@ class Admission:
 
     def form(self) -> list[Group] | None:
         """The next batch, sorted by lease id, or None while a kind is short or the run has all its batches."""
-        for kind, groups in self._waiting.items():
+        for groups in self._waiting.values():
             for lease in [i for i, g in groups.items() if self._too_old(g)]:
                 group = groups.pop(lease)
                 self._end(group.lease, group.attempt, "stale")
-            if len(groups) < self.quota[kind]:
-                return None
-        if self.batched >= self.limits.steps:
+        short = any(len(groups) < self.quota[kind] for kind, groups in self._waiting.items())
+        if short or self.batched >= self.limits.steps:
             return None
         batch: list[Group] = []
         for kind, groups in self._waiting.items():

@@ -95,7 +95,9 @@ def held_out(model: Path, per_type: int) -> list[Task]:
         return []
     path = model / "heldout.jsonl"
     if not path.exists():
-        raise ConfigError(f"{path} is missing: set eval.tasks=0 or provide held-out tasks (see docs/design.md)")
+        raise ConfigError(
+            f"{path} is missing: set eval.tasks=0 or provide held-out tasks (a JSON object of common.types.Task a line)"
+        )
     rows = [task_from_json(line) for line in path.read_text().splitlines() if line]
     found = [task for t in TaskType for task in [row for row in rows if row.type is t][:per_type]]
     if len(found) < per_type * len(TaskType):

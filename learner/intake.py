@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class Intake:
         """Return book, ledger and admission to the checkpoint of `step` batches; journaled batches train again."""
         held = self.journal.read()
         replay: dict[int, list[Group]] = {}
-        while (following := step + len(replay)) in held.batches:
+        while (following := step + len(replay)) in held.batches and following < self._config.learner.steps:
             replay[following] = held.batches[following]
         self.leases.rewind(step, [*held.waiting, *(g.lease for groups in replay.values() for g in groups)])
         self._rebuild_book(step, held.batches)
@@ -108,6 +109,8 @@ class Intake:
             newest = group.newest_version
             if newest is not None and newest > step:
                 self._ended(Ended(group.lease, group.attempt, "lost_weights"))
+            elif group.kind not in self.admission.quota:
+                self._ended(Ended(group.lease, group.attempt, "unused"))
             else:
                 self.admission.restore([group])
         self._step = self._saved = step
@@ -300,7 +303,8 @@ class Intake:
         rows, silent = sequences(done.step, batch, self._config.algorithm.stream_weight)
         row = {
             "step": done.step,
-            "time": self._clock.now(),
+            "incarnation": self._config.run.incarnation,
+            "time": time.time(),
             "seconds": done.seconds,
             **batch_metrics(done.step, batch, rows),
             **{f"learner/{k}": v for k, v in done.metrics.items()},
@@ -315,6 +319,7 @@ class Intake:
             push = self._pushes[-1]
             row["push/stage"] = push.stage
             row["push/pause"] = max(push.pauses, default=0.0)
+            row["push/load"] = max(push.loads, default=0.0)
             row["push/probe_difference"] = push.probe_difference
         self.admission.trained(done.step, batch)
         self.log.step(row, staleness_histogram(done.step, batch))

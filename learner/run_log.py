@@ -70,7 +70,6 @@ class RunLog:
         self._trace = (folder / "trace.json").open("a", buffering=1 << 16)
         self.ledger: dict[str, dict[str, float]] = {}
         self.state: dict[str, str] = {}
-        self.counters: dict[str, dict[str, float]] = {}
         self.staleness: Counter[int] = Counter()
         self.rows = 0
         self.sequences = 0
@@ -94,7 +93,6 @@ class RunLog:
             self._event(ph="M", name="process_name", args={"name": message.part}, part=message.part)
         self.ledger[message.part] = dict(message.ledger)
         self.state[message.part] = message.state
-        self.counters[message.part] = dict(message.counters)
         for state, begin, end in message.spans:
             self._event(ph="X", name=state, ts=begin * 1e6, dur=(end - begin) * 1e6, part=message.part)
         for at, tokens in message.produced:

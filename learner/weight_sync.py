@@ -48,9 +48,10 @@ class PushRecord:
     """What one push cost, seconds: for the metrics."""
 
     version: int
-    engines: int
+    engines: int  # members of the group, those that served the version already included
     stage: float = 0.0
     pauses: list[float] = field(default_factory=list)
+    loads: list[float] = field(default_factory=list)
     probe_difference: float = 0.0
     checksums: dict[int, str] = field(default_factory=dict)  # by engine, where asked for
 
@@ -242,6 +243,7 @@ class WeightSync:
             difference = probe_difference(offer.probe_logprobs, reply.probe)
             record.probe_difference = max(record.probe_difference, difference)
             record.pauses.append(reply.pause)
+            record.loads.append(reply.load)
             if not difference <= self._tolerance:
                 await self._retire(index, engine, f"log-probs differ by {difference:.2g} after version {version}")
                 continue

@@ -276,7 +276,7 @@ async def test_open_leases_are_renewed_four_times_per_timeout() -> None:
     await scene.stop()
 
 
-async def test_reports_count_and_tell_where_time_went() -> None:
+async def test_reports_tell_where_time_went() -> None:
     scene = Scene()
     await scene.clock.advance(REPORT_INTERVAL)
     scene.engine.open.clear()
@@ -287,12 +287,9 @@ async def test_reports_count_and_tell_where_time_went() -> None:
     await scene.clock.advance(REPORT_INTERVAL)
     idle, busy, done = scene.intake.of(m.Report)
     assert idle.part == "actor-4"
-    assert idle.counters == {"tokens": 0, "sequences": 0, "episodes": 0, "running": 0}
     assert idle.ledger == {"wait-lease": 1.0} and idle.state == "wait-lease"
-    assert busy.counters == {"tokens": 0, "sequences": 0, "episodes": 1, "running": 2}
     assert busy.ledger == {"wait-lease": 1.0, "generate": 1.0} and busy.state == "generate"
     tokens = 2 * (len("<answer>4</answer>") + 1)
-    assert done.counters == {"tokens": tokens, "sequences": 2, "episodes": 0, "running": 0}
     assert done.ledger == {"wait-lease": 2.0, "generate": 1.0} and done.state == "wait-lease"
     assert done.produced == ((2.0, tokens),) and busy.produced == ()
     assert [report.spans for report in (idle, busy, done)] == [

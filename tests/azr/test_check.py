@@ -34,6 +34,7 @@ def model(folder: Path, *, shards: int = 1, **changes: Any) -> Path:
     config = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 4, "vocab_size": 460, **changes}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
+    (folder / "heldout.jsonl").write_text("")
     header = json.dumps({"__metadata__": {"format": "pt"}, "a": {"shape": [2, 5]}, "b": {"shape": [6]}}).encode()
     if shards == 1:
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
@@ -62,6 +63,18 @@ def test_a_folder_is_measured_without_loading_it(tmp_path: Path) -> None:
 def test_a_missing_folder_is_an_error_unless_it_will_be_built() -> None:
     (text,) = texts(examine(tiny("model.build=false"), ROOMY), fatal=True)
     assert "there is no model folder /nowhere/tiny" in text
+
+
+def test_more_processes_than_logical_cpus_is_an_error() -> None:
+    (text,) = texts(examine(tiny("engine.actors=6"), ROOMY), fatal=True)
+    assert "ask Ray for 2.3 logical CPUs and cluster.cpus=2" in text
+
+
+def test_evaluation_needs_held_out_tasks(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model")
+    (folder / "heldout.jsonl").unlink()
+    (text,) = texts(examine(tiny(folder=folder), ROOMY), fatal=True)
+    assert "heldout.jsonl" in text
 
 
 @pytest.mark.parametrize(
@@ -119,7 +132,7 @@ def test_a_head_size_that_the_engine_lacks_is_an_error(tmp_path: Path) -> None:
     [
         ("engine.kv_cache_gib=0.01", "preempted"),
         ("learner.micro_batch_tokens=128", "micro-batch of its own"),
-        ("learner.ranks=9", "threads busy on 8 cores"),
+        ("learner.threads=9", "threads busy on 8 cores"),
         ("cluster.cpus=9", "may use 8 cores"),
     ],
 )

@@ -361,7 +361,7 @@ async def test_status_can_be_shown_at_any_time(stages: Setter) -> None:
     assert json.loads(json.dumps(stage.intake.status()))["version"] is None
     await stage.begin(0)
     await stage.poll("trainer", 0, m.WantShare(0, 0))
-    await stage.ask("actor", 0, m.Report("actor-0", {"tokens": 5.0}, {"generate": 3.0, "idle": 1.0}, (), "idle"))
+    await stage.ask("actor", 0, m.Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle"))
     status = stage.intake.status()
     assert (status["evaluating"], status["states"]) == (True, {"actor-0": "idle"})
     assert status["shares"] == {"actor-0": {"generate": 0.75, "idle": 0.25}}

@@ -219,8 +219,8 @@ async def test_restored_groups_that_fill_a_batch_are_trained_without_another_del
 
 
 async def test_files_for_people_go_on_where_they_were(stages: Setter, tmp_path: Path) -> None:
-    report = m.Report("trainer-0", {}, {"train": 1.0}, (("train", 10.0, 11.0),), "train")
-    other = m.Report("actor-0", {}, {"idle": 1.0}, (("idle", 10.0, 11.0),), "idle")
+    report = m.Report("trainer-0", {"train": 1.0}, (("train", 10.0, 11.0),), "train")
+    other = m.Report("actor-0", {"idle": 1.0}, (("idle", 10.0, 11.0),), "idle")
     first = stages()
     await to_checkpoint(first)
     await first.ask("trainer", 0, report)

@@ -65,7 +65,7 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     log = opened()
     log.step({"step": 0, "sequences": 5, "loss": 0.25}, Counter({0: 10}))
     log.step({"step": 1, "sequences": 7, "loss": 0.5}, Counter({0: 5, 1: 2}))
-    log.report(Report("actor-0", {}, {"generate": 3.0, "idle": 1.0}, (), "idle"))
+    log.report(Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle"))
     right, asked = dict.fromkeys(TaskType, 1), dict.fromkeys(TaskType, 4)
     accuracy = Accuracy(2, right, asked)
     log.evaluation(accuracy)
@@ -83,7 +83,7 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
 
 
 def spans(part: str, *spans: tuple[str, float, float], produced: tuple[tuple[float, int], ...] = ()) -> Report:
-    return Report(part, {}, {}, spans, spans[-1][0], produced)
+    return Report(part, {}, spans, spans[-1][0], produced)
 
 
 def test_overlap_counts_steps_in_which_tokens_came(tmp_path: Path, opened: Opener) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Runs:
 
     model: Path
     folder: Path
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def arguments(self, name: str, *settings: str) -> list[str]:
         return [
@@ -48,9 +49,11 @@ class Runs:
         ]
 
     def start(self, name: str, *settings: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.arguments(name, *settings), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        self.started.append(process)
+        return process
 
     def finish(self, name: str, *settings: str) -> Path:
         """Run to the end; the run folder."""
@@ -77,8 +80,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def runs(tiny_model: Path, tmp_path: Path) -> Runs:
-    return Runs(tiny_model, tmp_path)
+def runs(tiny_model: Path, tmp_path: Path) -> Iterator[Runs]:
+    """Whatever a test leaves running is killed; the guard then ends the rest of that run."""
+    runs = Runs(tiny_model, tmp_path)
+    yield runs
+    for process in runs.started:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture
