@@ -88,7 +88,8 @@ def screen(status: Mapping[str, Any]) -> Panel:
     head = Text(
         f"step {status['step']} of {status['steps']}   version {status['version']}   {status['sequences']} sequences"
     )
-    bar = ProgressBar(total=status["steps"], completed=status["step"], width=60)
+    bar = Table.grid()  # a bar alone would not end its line
+    bar.add_row(ProgressBar(total=status["steps"], completed=status["step"], width=60))
     rows: list[RenderableType] = [head, bar, streams, Text(f"staleness of trained tokens  {staleness}"), parts]
     return Panel(Group(*rows, *(Text(_accuracy(r)) for r in status["evaluation"])), title="azr")
 
