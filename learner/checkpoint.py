@@ -11,7 +11,6 @@ Not contained: task book, ledger and journal, which belong to the intake.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from common.errors import PartFailed
+from learner.durable import sync
 
 FORMAT = 1
 WEIGHT_FILES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".index.json")
@@ -39,11 +39,11 @@ def durable_folder(folder: Path) -> Iterator[Path]:
     partial.mkdir(parents=True)
     yield partial
     for path in (*partial.rglob("*"), partial):
-        _fsync(path)
+        sync(path)
     if folder.exists():
         shutil.rmtree(folder)
     partial.rename(folder)
-    _fsync(folder.parent)
+    sync(folder.parent)
 
 
 def write_model(hf: Path, source: Path, weights: dict[str, Tensor]) -> None:
@@ -88,11 +88,3 @@ def prune(folder: Path, *, keep: int) -> None:
 
 def _moments_file(folder: Path, index: int) -> Path:
     return folder / f"optimizer-{index:05d}.safetensors"
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

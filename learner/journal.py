@@ -21,6 +21,7 @@ from common.errors import WireError
 from common.messages import BatchFormed
 from common.types import Group
 from common.wire import pack_record, unpack_record
+from learner.durable import sync
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class Journal:
                 self._write(file.fileno(), group)
             os.fsync(file.fileno())
         partial.rename(target)
-        sync_folder(self._folder)
+        sync(self._folder)
         for path in old:
             if self._keep:
                 path.rename(path.with_suffix(".old"))
@@ -120,12 +121,3 @@ def _records(path: Path) -> Iterator[Group | BatchFormed]:
         at += _LENGTH.size + length
     if at < len(data):
         log.warning("%s: its last record is cut at byte %d", path, at)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from common.errors import PartFailed
-from learner.journal import sync_folder
+from learner.durable import sync
 
 
 def record_checkpoint(run: Path, step: int, path: str) -> None:
@@ -23,7 +23,7 @@ def record_checkpoint(run: Path, step: int, path: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.rename(target)
-    sync_folder(target.parent)
+    sync(target.parent)
 
 
 def latest_checkpoint(run: Path) -> tuple[int, Path]:
