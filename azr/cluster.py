@@ -219,11 +219,15 @@ class Cluster:
         await self._placed(part)
         actors = [p for n, p in self.parts.items() if n.startswith("actor")]
         await part.handle.allow.remote([p.key for p in actors])
-        self.shards[index] = await self._within(part, part.handle.start.remote())
+        known, self.shards[index] = self.shards[index], await self._within(part, part.handle.start.remote())
         part.running = self._run(part, part.handle.run.remote())
         for actor in actors:
-            with suppress(RayError):  # one that is dead as well meets the new shard when it is started again
+            try:
                 await actor.handle.replace_shard.remote(index, self.shards[index])
+            except RayError as error:
+                log.warning("%s did not take the new %s: %s", actor.name, name, self._failure(actor, error).what)
+                if self.shards[index] != known:
+                    ray.kill(actor.handle)  # dead, or waiting at the old address; started again it gets the new one
 
     async def _restart_actor(self, name: str, index: int) -> None:
         part = self._create(name, ActorProcess, Placement.of(self.config).engine)
