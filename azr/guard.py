@@ -1,9 +1,9 @@
 """No process outlives its run, not even when the driver is killed and cannot clean up.
 
-A guard process waits for the driver's end of a pipe to close and then kills what is left of the run. It finds that by
-an environment variable with a token of the run, which all its processes inherit, and by the processes the driver has
-named (`Guard.remember`), since some of Ray's overwrite their environment with their title. Never by name; a process
-number that was given to another process meanwhile is recognised by its start time. Sandboxes have an empty
+A guard process waits for the driver's end of a pipe to close and then kills what is left of the run: the processes
+that carry a token of the run in their environment, those the driver has named (`Guard.remember`), and all descendants
+of either, since some of Ray's overwrite their environment with their title and outlive their parent. Never by name; a
+process number that was given to another process meanwhile is recognised by its start time. Sandboxes have an empty
 environment; they die with the process that owns them (PR_SET_PDEATHSIG).
 
 Not covered: processes on other machines of a Ray cluster, which end with the driver's job there.
@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 TOKEN = "AZR_RUN_TOKEN"
 
@@ -34,8 +35,9 @@ class Guard:
     def remember(self) -> None:
         """Have all present descendants of this process killed too, should it die."""
         assert self._process.stdin is not None
-        for pid, start in _descendants(os.getpid()):
-            self._process.stdin.write(f"{pid} {start}\n".encode())
+        processes = _processes()
+        for pid in _family({os.getpid()}, processes) - {os.getpid()}:
+            self._process.stdin.write(f"{pid} {processes[pid].start}\n".encode())
         self._process.stdin.flush()
 
     def close(self) -> None:
@@ -52,56 +54,57 @@ def guarded() -> Iterator[Guard]:
         yield guard
     finally:
         del os.environ[TOKEN]
-        kill_marked(token)
+        kill_run(token)
         guard.close()
 
 
-def kill_marked(token: str) -> list[int]:
-    """SIGKILL every process whose environment at its start held the token, this one excepted. Returns their ids."""
-    killed: list[int] = []
+def kill_run(token: str, remembered: Iterable[str] = ()) -> list[int]:
+    """SIGKILL every process whose environment at its start held the token, the remembered ones ("pid start-time"), as
+    far as they are still the same, and the descendants of all these, this process excepted. Returns their ids."""
+    known = [tuple(map(int, line.split())) for line in remembered]
     mark = f"{TOKEN}={token}".encode()
-    found = True
-    while found:  # a process may have been forked behind the scan
-        found = False
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) in (os.getpid(), *killed):
-                continue
+    killed: list[int] = []
+    while True:  # a process may have been forked behind the scan; it still has its environment
+        processes = _processes()
+        roots = {pid for pid, start in known if pid in processes and processes[pid].start == start}
+        roots |= {pid for pid in processes if mark in _environment(pid)}
+        found = _family(roots - {os.getpid()}, processes) - {os.getpid(), *killed}
+        if not found:
+            return killed
+        for pid in found:
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
-                    killed.append(int(entry.name))
-                    found = True
-    return killed
-
-
-def kill_remembered(lines: Iterable[str]) -> None:
-    """SIGKILL the processes of `lines` ("pid start-time"), as far as they are still the same."""
-    for line in lines:
-        pid, start = map(int, line.split())
-        with contextlib.suppress(OSError):
-            if _parent_and_start(pid)[1] == start:
                 os.kill(pid, signal.SIGKILL)
+        killed += sorted(found)
 
 
-def _descendants(root: int) -> list[tuple[int, int]]:
-    """(pid, start time in clock ticks since boot) of all descendants of `root`."""
-    parents: dict[int, tuple[int, int]] = {}
+class _Process(NamedTuple):
+    parent: int
+    start: int  # clock ticks since boot
+
+
+def _processes() -> dict[int, _Process]:
+    processes: dict[int, _Process] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                parents[int(entry.name)] = _parent_and_start(int(entry.name))
-    family = {root}
-    while more := {pid for pid, (parent, _) in parents.items() if parent in family} - family:
-        family |= more
-    return [(pid, parents[pid][1]) for pid in family - {root}]
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                processes[int(entry.name)] = _Process(int(fields[1]), int(fields[19]))
+    return processes
 
 
-def _parent_and_start(pid: int) -> tuple[int, int]:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[1]), int(fields[19])
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def _family(family: set[int], processes: dict[int, _Process]) -> set[int]:
+    """`family` and all its descendants."""
+    while more := {pid for pid, process in processes.items() if process.parent in family} - family:
+        family = family | more
+    return family
 
 
 if __name__ == "__main__":
-    remembered = sys.stdin.read().splitlines()
-    kill_marked(sys.argv[1])
-    kill_remembered(remembered)
+    kill_run(sys.argv[1], sys.stdin.read().splitlines())

@@ -64,6 +64,7 @@ async def _run(
     with View(config, folder) as view, Tracking(config, folder) as tracking:
         try:
             await cluster.start(view.progress)
+            guard.remember()  # Ray's helpers come up behind its start
             watching = asyncio.create_task(_watch(cluster, view, tracking))
             try:
                 await cluster.supervise(view.progress)

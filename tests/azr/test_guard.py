@@ -8,9 +8,15 @@ import signal
 import subprocess
 import sys
 
-from azr.guard import TOKEN, kill_marked
+from azr.guard import TOKEN, kill_run
 
 SLEEPER = [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read()"]
+PARENT = """
+import os, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], env={}, start_new_session=True)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
 DRIVER = """
 import os, subprocess, sys
 from azr.guard import guarded
@@ -35,12 +41,23 @@ def test_kills_marked_processes_and_no_other() -> None:
     other = subprocess.Popen(SLEEPER, env={**os.environ, TOKEN: "another"}, **streams)  # type: ignore[call-overload]
     for process in (marked, other):
         process.stdout.readline()
-    assert kill_marked("mine") == [marked.pid]
+    assert kill_run("mine") == [marked.pid]
     assert marked.wait() == -signal.SIGKILL
     assert other.poll() is None
     other.communicate()
     marked.communicate()
     assert other.returncode == 0
+
+
+def test_kills_descendants_that_dropped_their_mark() -> None:
+    command = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(
+        command, env={**os.environ, TOKEN: "mine"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as marked:
+        assert marked.stdout is not None
+        child = int(marked.stdout.readline())
+        assert kill_run("mine") == sorted([marked.pid, child])
+    assert ends(child)
 
 
 def test_outlives_a_killed_driver_and_kills_what_is_left() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -22,17 +23,6 @@ from tests.real.family import descendants
 GRACE = 15.0  # seconds after which no process of a killed run may live
 
 
-def alive(pids: set[int]) -> set[int]:
-    return {pid for pid in pids if (status := Path(f"/proc/{pid}/stat")).exists() and _state(status) != "Z"}
-
-
-def _state(stat: Path) -> str:
-    try:
-        return stat.read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return "Z"
-
-
 def until_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
     assert process.stdout is not None
     for _ in process.stdout:
@@ -41,17 +31,28 @@ def until_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
     raise AssertionError("the run ended before its first checkpoint")
 
 
-def gone_within(pids: set[int], seconds: float) -> set[int]:
-    """Wait for the ends of `pids`; those still alive after `seconds`."""
+def titles(pids: set[int]) -> dict[int, str]:
+    """What each process calls itself, so that a survivor can be told from its number."""
+    found = dict.fromkeys(pids, "ended")
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:80]
+    return found
+
+
+def survivors(pids: set[int], seconds: float) -> set[int]:
+    """Wait for the ends of `pids`; those that have not ended after `seconds`."""
     deadline = time.monotonic() + seconds
+    left = set()
     for pid in pids:
         try:
             descriptor = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
-        select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+        if not select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            left.add(pid)
         os.close(descriptor)
-    return alive(pids)
+    return left
 
 
 @pytest.mark.real
@@ -60,10 +61,11 @@ def test_killed_driver_leaves_nothing_and_resumes(runs: Runs, rows: Callable[[Pa
     process = runs.start("killed", *settings)
     folder = runs.folder / "killed"
     until_checkpoint(process, folder)
-    family = descendants(process.pid)
+    family = titles(descendants(process.pid))
     process.kill()
     process.communicate()
-    assert gone_within(family, GRACE) == set()
+    left = survivors(set(family), GRACE)
+    assert left == set(), {pid: family[pid] for pid in left}
 
     saved = json.loads((folder / "checkpoints" / "latest.json").read_text())["step"]
     steps = saved + 2
@@ -92,9 +94,10 @@ def test_interrupt_stops_everything(runs: Runs) -> None:
     settings = ["learner.steps=1000", "learner.save_every=1", "engine.kind=async"]  # whose engine has child processes
     process = runs.start("interrupted", *settings)
     until_checkpoint(process, runs.folder / "interrupted")
-    family = descendants(process.pid)
+    family = titles(descendants(process.pid))
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=GRACE * 4)
     assert process.returncode == 130, output
-    assert alive(family) == set()
+    left = survivors(set(family), 0.0)
+    assert left == set(), {pid: family[pid] for pid in left}
     assert (runs.folder / "interrupted" / "summary.json").exists()
