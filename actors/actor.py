@@ -1,8 +1,11 @@
 """A rollout actor: many episodes at once on one engine, leases in, groups out, weights in flight.
 
-Invariants: at most `engine.episodes` episodes are open; every group is sent until the intake has acknowledged it;
-a stage runs beside decoding and a commit follows only when the intake says so. A cancelled episode delivers nothing.
-If the engine dies, `run` raises PartFailed; the intake grants the open leases again elsewhere.
+Invariants: at most `engine.episodes` episodes are open, and no leases are asked for while the executor has no room for
+more jobs; every group is sent until the intake has acknowledged it; a stage runs beside decoding and a commit follows
+only when the intake says so. A cancelled episode delivers nothing. If the engine dies, `run` raises PartFailed; the
+intake grants the open leases again elsewhere.
+
+Not guaranteed: that the executor still has the room when leases that were asked for come.
 """
 
 from __future__ import annotations
@@ -37,6 +40,15 @@ class Intake(Protocol):
     async def request(self, message: object) -> object: ...
 
 
+class Pool(Executor, Protocol):
+    """An executor that knows how much it can take."""
+
+    @property
+    def room(self) -> int:
+        """Jobs that could begin now."""
+        ...
+
+
 class RolloutActor:
     """`dial` makes the line to the intake, given what to call with its notices."""
 
@@ -45,22 +57,22 @@ class RolloutActor:
         index: int,
         config: Config,
         engine: Engine,
-        executor: Executor,
+        executor: Pool,
         environment: Environment,
         codec: Codec,
         dial: Callable[[Callable[[object], None]], Intake],
         ledger: Ledger,
         clock: Clock,
     ) -> None:
-        self._name, self._config, self._engine = f"actor-{index}", config, engine
+        self._name, self._config, self._engine, self._executor = f"actor-{index}", config, engine, executor
         self._intake = dial(self.notice)
         self._ledger, self._clock = ledger, clock
-        self._meter = Meter(engine, executor, ledger)
+        self._room = asyncio.Event()  # set when there may be more of it
+        self._meter = Meter(engine, executor, ledger, self._room.set)
         self._parts = Parts(self._meter, self._meter, environment, codec, self._known, config)
         self._episodes: dict[int, asyncio.Task[None]] = {}
         self._attempts: dict[int, int] = {}  # newest one granted, of each open lease
         self._background: set[asyncio.Task[None]] = set()
-        self._room = asyncio.Event()
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> None:
@@ -93,7 +105,7 @@ class RolloutActor:
 
     async def _take_leases(self) -> None:
         while True:
-            room = self._config.engine.episodes - len(self._episodes)
+            room = self._capacity()
             if room <= 0:
                 self._room.clear()
                 await self._room.wait()
@@ -109,6 +121,14 @@ class RolloutActor:
                 task = asyncio.create_task(self._episode(lease))
                 self._episodes[lease.id] = task
                 task.add_done_callback(functools.partial(self._episode_over, lease.id))
+
+    def _capacity(self) -> int:
+        """How many more episodes engine and executor can take.
+
+        At least one if none is open, whatever the executor says: nothing would end and make room again.
+        """
+        room = min(self._config.engine.episodes - len(self._episodes), self._executor.room)
+        return room if self._episodes else max(room, 1)
 
     async def _episode(self, lease: Lease) -> None:
         with self._meter.during("episode"):

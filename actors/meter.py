@@ -7,7 +7,7 @@ wait-executor, wait-lease (nothing is open), idle.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from actors.engine import Completion, Engine
@@ -17,10 +17,15 @@ from common.types import Int32Array
 
 
 class Meter:
-    """Wraps one engine and one executor of an actor, which tells of pauses and episodes itself (`during`)."""
+    """Wraps one engine and one executor of an actor, which tells of pauses and episodes itself (`during`).
 
-    def __init__(self, engine: Engine, executor: Executor, ledger: Ledger) -> None:
-        self._engine, self._executor, self._ledger = engine, executor, ledger
+    `ended` is called when any of these is over, whatever its outcome.
+    """
+
+    def __init__(
+        self, engine: Engine, executor: Executor, ledger: Ledger, ended: Callable[[], None] = lambda: None
+    ) -> None:
+        self._engine, self._executor, self._ledger, self._ended = engine, executor, ledger, ended
         self._running: Counter[str] = Counter()
         self._produced: list[tuple[float, int]] = []
 
@@ -34,6 +39,7 @@ class Meter:
         finally:
             self._running[what] -= 1
             self._ledger.enter(self.state)
+            self._ended()
 
     @property
     def state(self) -> str:

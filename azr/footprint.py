@@ -23,8 +23,8 @@ DRIVER = 150 * MIB
 INTAKE = 150 * MIB
 SHARD = 120 * MIB
 CHECKER = 20 * MIB
-ZYGOTE = 15 * MIB
-ZYGOTES = 2  # per shard, each with at most one program under way
+FORK_SERVER = 15 * MIB
+SIDES = 2  # per shard, each a fast and a slow fork server: a program each, in the slow one twice as large
 ENGINE = 800 * MIB
 TRAINER = 500 * MIB
 
@@ -56,9 +56,9 @@ def processes(config: Config, shape: Shape) -> tuple[Process, ...]:
         Process(
             "executor",
             executor.shards,
-            SHARD + CHECKER + ZYGOTES * (ZYGOTE + executor.memory_mb * MIB),
+            SHARD + CHECKER + SIDES * (2 * FORK_SERVER + 3 * executor.memory_mb * MIB),
             0.2,
-            f"shard, checker, {ZYGOTES} zygotes; each runs one program of at most {executor.memory_mb} MiB",
+            f"shard, checker, {2 * SIDES} fork servers with a program each, {executor.memory_mb} MiB at first",
         ),
         Process(
             "actor",

@@ -128,6 +128,7 @@ class ShardProcess(Process):
     async def start(self) -> Endpoint:
         from executor.shard import Shard
 
+        self.clock = SystemClock()
         self.shard = Shard(self.config.executor)
         await self.shard.start()
         bind = self.network.bind_address(self.part)
@@ -138,7 +139,7 @@ class ShardProcess(Process):
     async def handle(self, peer: Peer, message: Any) -> object:
         from executor.service import serve
 
-        return await serve(self.shard, message)
+        return await serve(self.shard, message, self.config.executor.deadline, self.clock)
 
     def joined(self, peer: Peer, hello: m.Hello) -> None:
         pass
@@ -194,7 +195,7 @@ class ActorProcess(Process):
 
         try:
             self.shards += [await self._connect(number, shard) for number, shard in enumerate(shards)]
-            self.pool = Pool(self.shards)
+            self.pool = Pool(self.shards, self.config.executor, SystemClock())
             actor = RolloutActor(
                 self.index,
                 self.config,

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 import zmq
 import zmq.asyncio
 
-from common.clock import Clock
+from common.clock import Clock, within
 from common.errors import PartFailed, Refused, WireError
 from common.keys import Security, check_endpoint
 from common.messages import (
@@ -163,18 +163,12 @@ class Client:
             del self._pending[request_id]
 
     async def _within(self, work: Coroutine[Any, Any, Any], seconds: float, what: str) -> Any:
-        task, timer = asyncio.create_task(work), asyncio.create_task(self._clock.sleep(seconds))
         try:
-            await asyncio.wait({task, timer}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                hint = "see whether it is running, and with which configuration and keys"
-                raise PartFailed(
-                    self._server, f"no answer to {what} from {self._address} within {seconds:g} s", hint=hint
-                )
-            return task.result()
-        finally:
-            task.cancel()
-            timer.cancel()
+            return await within(self._clock, seconds, work)
+        except TimeoutError:
+            hint = "see whether it is running, and with which configuration and keys"
+            reason = f"no answer to {what} from {self._address} within {seconds:g} s"
+            raise PartFailed(self._server, reason, hint=hint) from None
 
     async def _send(self, frames: list[bytes]) -> None:
         try:

@@ -85,12 +85,16 @@ class EngineConfig:
 @dataclass(frozen=True)
 class ExecutorConfig:
     shards: int = 1
-    cpu_limit: float = 0.2  # seconds per program
-    wall_limit: float = 5.0
+    first_slice: float = 0.01  # CPU seconds after which a program moves to the slow lane
+    cpu_limit: float = 0.2  # CPU seconds per program
+    wall_limit: float = 5.0  # seconds; a net below the CPU limit
     memory_mb: int = 256
+    strict: bool = False  # whether answers must equal in type, too: 1 is neither True nor 1.0
     output_limit: int = 65536  # bytes of canonical text; larger rejects the task
     cache: int = 65536  # results kept per shard
+    store: str = ""  # folder of a result store that outlives the run; empty: none
     credits: int = 64  # jobs a client may have under way at a shard
+    deadline: float = 120.0  # seconds after which a job is given up as infra
 
 
 @dataclass(frozen=True)
@@ -220,6 +224,10 @@ def check(config: Config) -> None:
         (config.cluster.transport in ("auto", "ipc", "tcp"), "cluster.transport must be ipc, tcp or auto"),
         (config.logging.view in ("auto", "live", "plain"), "logging.view must be live, plain or auto"),
         (
+            config.executor.first_slice <= config.executor.cpu_limit <= config.executor.wall_limit,
+            "executor.first_slice, cpu_limit and wall_limit must not decrease in this order",
+        ),
+        (
             config.logging.wandb in ("auto", "offline", "online", "disabled"),
             "logging.wandb must be auto, offline, online or disabled",
         ),
@@ -249,10 +257,12 @@ _LEAST: dict[str, tuple[float, str]] = {
     "engine.episodes": (1, ""),
     "engine.threads": (1, ""),
     "executor.shards": (1, ""),
+    "executor.first_slice": (0.001, " seconds"),
     "executor.cpu_limit": (0.001, " seconds"),
     "executor.wall_limit": (0.001, " seconds"),
     "executor.memory_mb": (16, ": the interpreter needs some itself"),
     "executor.credits": (1, ""),
+    "executor.deadline": (0.001, " seconds"),
     "learner.steps": (1, ""),
     "learner.ranks": (1, ""),
     "learner.micro_batch_tokens": (1, ""),

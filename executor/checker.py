@@ -18,10 +18,9 @@ import sys
 import warnings
 
 from common.errors import SandboxUnavailable
-from executor import frames, policy, sandbox, seccomp, values
+from executor import frames, keys, policy, sandbox, seccomp, values
 
 CONTROL = 0
-UNAVAILABLE = 255
 MEMORY = 1 << 30
 _DETAIL = 200
 
@@ -36,7 +35,7 @@ def program(text: str, apply_policy: bool) -> bytes:
     code = compile(tree, "<program>", "exec", dont_inherit=True)
     if apply_policy:
         policy.check_program(code)
-    return values.digest(normal_form(tree).encode("utf-8", "surrogatepass")) + marshal.dumps(code)
+    return keys.digest(normal_form(tree).encode("utf-8", "surrogatepass")) + marshal.dumps(code)
 
 
 def expression(text: str, apply_policy: bool) -> bytes:
@@ -49,9 +48,9 @@ def expression(text: str, apply_policy: bool) -> bytes:
         policy.check_tree(tree)
     try:
         named = {k.arg: values.literal(k.value) for k in call.keywords}
-        key = values.key((tuple([values.literal(a) for a in call.args]), named))
+        key = keys.key((tuple([values.literal(a) for a in call.args]), named))
     except values.NotAValue:
-        key = values.digest(text.strip().encode("utf-8", "surrogatepass"))
+        key = keys.digest(text.strip().encode("utf-8", "surrogatepass"))
     call.func.id = policy.ARGUMENTS
     code = compile(tree, "<input>", "eval", dont_inherit=True)
     if apply_policy:
@@ -62,7 +61,7 @@ def expression(text: str, apply_policy: bool) -> bytes:
 def value(text: str) -> bytes:
     """Key + canonical text of a literal."""
     found = values.parse(text)
-    return values.key(found) + values.canonical(found).encode("utf-8", "surrogatepass")
+    return keys.key(found) + values.canonical(found).encode("utf-8", "surrogatepass")
 
 
 def normal_form(tree: ast.Module) -> str:
@@ -110,9 +109,9 @@ def main(apply_policy: str) -> None:
         gc.freeze()
         filter_.install()
     except SandboxUnavailable as error:
-        frames.send(CONTROL, bytes([UNAVAILABLE]) + str(error).encode())
+        frames.send(CONTROL, frames.UNAVAILABLE + str(error).encode())
         return
-    frames.send(CONTROL, bytes([landlock]))
+    frames.send(CONTROL, frames.HELLO.pack(landlock, False))
     while True:
         try:
             request = frames.receive(CONTROL)

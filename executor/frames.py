@@ -12,7 +12,11 @@ from collections.abc import Iterable
 
 ITEM = struct.Struct("<BI")
 LENGTH = struct.Struct("<I")
-REQUEST = struct.Struct("<III")  # to a zygote, before the items: CPU ms, wall ms, bytes of one output
+HELLO = struct.Struct("<BB")  # first reply of a sandboxed process: Landlock ABI (0: none), whether its loop is in C
+UNAVAILABLE = b"\xff"  # or that, and why there can be no sandbox
+# To a zygote, before the items: CPU ms, wall ms, bytes of all outputs, bytes of one output, probe of the self-test
+REQUEST = struct.Struct("<IIIIB")
+NO_PROBE = 255
 REPORT = struct.Struct("<iBI")  # from a zygote, before the child's bytes: wait status, ended, CPU µs
 ENDED_ITSELF, ENDED_BY_CLOCK, ENDED_BY_FLOOD = range(3)  # why the zygote stopped listening to a child
 

@@ -5,11 +5,21 @@ or pointless (files, input). What a program can do to the machine is the busines
 
 Names are judged where the compiled code really looks them up as globals or builtins, so a parameter called `input` or
 an attribute called `open` is nobody's concern, and a name that the program binds itself is its own.
+
+A program may use special attributes (`__class__.__name__`, `__dict__`, `__add__` …) except those that lead out of it,
+into frames, code and the interpreter's own modules: with them it would describe the interpreter, not a computation.
+
+An input is held to more, because as an answer it is evaluated beside a program that it must not touch and whose output
+the prompt has shown: it could claim that output instead of causing it. So it binds no name (`f := …`), makes no class
+(whose `+` could return anything), reads no attribute that begins with an underscore or by a computed name, and uses
+attributes or names of the program but not both (`TABLE.update(…)`, `re.enum.sys`). Format strings read any attribute,
+but give text only. What remains is what the program itself hands out: the functions and classes that it names.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import dis
 from collections.abc import Iterator
 from types import CodeType
@@ -36,9 +46,25 @@ BANNED_NAMES = frozenset(
     )
 )  # fmt: skip
 
-_LOADS = frozenset(
-    ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS", "LOAD_FROM_DICT_OR_DEREF")
-)
+# Ways out of a program: into frames, code objects and modules.
+BANNED_ATTRIBUTES = frozenset(
+    (
+        "__builtins__", "__closure__", "__code__", "__globals__", "__loader__", "__self__", "__spec__",
+        "__subclasses__", "__traceback__", "ag_await", "ag_code", "ag_frame", "cr_await", "cr_code", "cr_frame",
+        "cr_origin", "f_back", "f_builtins", "f_code", "f_globals", "f_locals", "f_trace", "gi_code", "gi_frame",
+        "gi_yieldfrom", "tb_frame", "tb_next",
+    )
+)  # fmt: skip
+
+# In inputs: attributes by computed names, and classes.
+_BANNED_IN_INPUTS = frozenset(("attrgetter", "delattr", "getattr", "methodcaller", "setattr", "type"))
+_BUILTINS = frozenset(vars(builtins))
+
+_BANNED = BANNED_NAMES | BANNED_ATTRIBUTES
+_IMPORTS = frozenset(("IMPORT_NAME",))
+_STORES = frozenset(("STORE_NAME", "STORE_GLOBAL"))
+_LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
+_ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR", "IMPORT_FROM"))
 
 
 class PolicyError(ValueError):
@@ -65,33 +91,51 @@ def check_tree(tree: ast.AST) -> None:
 
 def check_program(code: CodeType) -> None:
     """PolicyError if a module's code imports or names what it may not, or never binds the entry function."""
-    own = {i.argval for part in _parts(code) for i in dis.get_instructions(part) if i.opname == "STORE_GLOBAL"}
-    own |= _stored(code)
-    _check_names(code, own)
+    parts = list(_parts(code))
+    own = {name for part in parts for _, name in _named(part, frozenset(("STORE_GLOBAL",)))}
+    own |= {name for _, name in _named(code, _STORES)}
     if ENTRY not in own:
         raise PolicyError(f"defines no function {ENTRY}")
+    for part in parts:
+        for _, name in _named(part, _IMPORTS):
+            if name not in MODULES:
+                raise PolicyError(f"imports {name or 'a relative module'}")
+        if not _BANNED.isdisjoint(part.co_names):
+            mine = own | {name for _, name in _named(part, _STORES)}  # of a function they are locals, never looked up
+            for operation, name in _named(part, _LOADS | _ATTRIBUTES):
+                if name in (BANNED_ATTRIBUTES if operation in _ATTRIBUTES else BANNED_NAMES - mine):
+                    raise PolicyError(f"uses {name}")
 
 
 def check_expression(code: CodeType) -> None:
-    """PolicyError if an input's code names what it may not."""
-    _check_names(code, set())
-
-
-def _check_names(code: CodeType, own: set[str]) -> None:
+    """PolicyError if an input's code could do more than compute arguments."""
+    foreign, attribute = "", ""
     for part in _parts(code):
-        mine = own | _stored(part)
-        for instruction in dis.get_instructions(part):
-            name = instruction.argval
-            if instruction.opname == "IMPORT_NAME":
-                if name not in MODULES:
-                    raise PolicyError(f"imports {name or 'a relative module'}")
-            elif instruction.opname in _LOADS and name in BANNED_NAMES and name not in mine:
+        for _, name in _named(part, _STORES):
+            raise PolicyError(f"binds {name}")
+        if set(part.co_names) <= {ARGUMENTS}:
+            continue
+        for operation, name in _named(part, _LOADS | _ATTRIBUTES):
+            if name == ARGUMENTS:
+                continue
+            if operation in _ATTRIBUTES:
+                refused = name.startswith("_") or name in BANNED_ATTRIBUTES
+                attribute = name
+            else:
+                refused = name in BANNED_NAMES or name in _BANNED_IN_INPUTS or name.startswith("__")
+                foreign = foreign if name in _BUILTINS else name
+            if refused:
                 raise PolicyError(f"uses {name}")
+    if foreign and attribute:
+        raise PolicyError(f"uses the program's {foreign} and the attribute {attribute}")
 
 
-def _stored(code: CodeType) -> set[str]:
-    """Names that this scope binds; of a function scope they are locals and never looked up by name."""
-    return {i.argval for i in dis.get_instructions(code) if i.opname == "STORE_NAME"}
+def _named(code: CodeType, operations: frozenset[str]) -> list[tuple[str, str]]:
+    """(operation, name) where the code does one of these. Disassembly is dear, so it is done where it can find any."""
+    numbers = {dis.opmap[operation] for operation in operations if operation in dis.opmap}
+    if numbers.isdisjoint(code.co_code[::2]):
+        return []
+    return [(i.opname, i.argval) for i in dis.get_instructions(code) if i.opcode in numbers]
 
 
 def _parts(code: CodeType) -> Iterator[CodeType]:

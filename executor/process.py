@@ -1,7 +1,7 @@
-"""The shard's end of one sandboxed process: started, asked one thing at a time, replaced when it dies.
+"""The shard's end of one sandboxed process: started, asked many things, replaced when it dies.
 
-Callers queue in the order they came. A process that closes its socket, answers nonsense or stays silent beyond the
-time-out is killed, and the next caller gets a fresh one; whoever was being served gets `Died`.
+A process that closes its socket, answers nonsense or stays silent beyond the time-out is killed, and the next request
+starts a fresh one; whoever was being served gets `Died`, whoever waited behind is asked again unawares.
 """
 
 from __future__ import annotations
@@ -12,27 +12,33 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from common.errors import PartFailed, SandboxUnavailable
 from executor import frames
+from executor.link import Died, Link, Unserved
 
-UNAVAILABLE = 255  # first byte of a first reply that says why there is no sandbox
 _ROOT = Path(__file__).resolve().parent.parent
-_START_TIMEOUT = 60.0
-_MAX_MESSAGE = 1 << 28
+_START_TIMEOUT = 60.0  # seconds
+
+Ask = Callable[[bytes, float], Awaitable[bytes]]
+Prove = Callable[[Ask], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
 
-class Died(Exception):
-    """The process ended, or had to be ended, while it served this request."""
+async def _nothing_to_prove(ask: Ask) -> None:
+    pass
 
 
 class Process:
-    def __init__(self, name: str, script: Path, arguments: tuple[str, ...], *, hash_seed: int) -> None:
+    def __init__(
+        self, name: str, script: Path, arguments: tuple[str, ...], *, hash_seed: int, prove: Prove = _nothing_to_prove
+    ) -> None:
         """`script` speaks messages (executor/frames.py) on fd 0; it sees the repository's packages and the
-        standard library, no site-packages, and an environment made here."""
+        standard library, no site-packages, and an environment made here. Each start of it is put to `prove`, which
+        raises SandboxUnavailable."""
         self.name = name
         self._command = (os.path.realpath(sys.executable), "-s", "-S", "-P", "-B", str(script), *arguments)
         self._environment = {
@@ -42,93 +48,98 @@ class Process:
             "MALLOC_ARENA_MAX": "1",
             "MALLOC_TOP_PAD_": str(1 << 20),  # fewer brk calls in a child
         }
-        self._turn = asyncio.Lock()
+        self._prove = prove
+        self._starting = asyncio.Lock()
         self._child: subprocess.Popen[bytes] | None = None
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._link: Link | None = None
         self._closed = False
         self.starts = 0
+        self.landlock = 0  # ABI in force, 0: none
+        self.native = False  # whether its loop is the one in C
 
     @property
     def pid(self) -> int | None:
         """None while there is no process."""
         return self._child.pid if self._child else None
 
+    @property
+    def waiting(self) -> int:
+        """Requests under way."""
+        return self._link.waiting if self._link else 0
+
     async def start(self) -> None:
-        """Idempotent. SandboxUnavailable if the process says so or does not come up."""
-        async with self._turn:
-            await self._ready()
+        """Idempotent. SandboxUnavailable if the process says so, does not come up or does not stand the proof."""
+        await self._ready()
 
     async def ask(self, body: bytes, timeout: float) -> bytes:
-        """The reply to one request. Died as above; SandboxUnavailable if a new process cannot be started."""
-        async with self._turn:
-            await self._ready()
+        """The reply to one request; `timeout` in seconds, from when it is its turn.
+
+        Died as above; SandboxUnavailable if a new process cannot be started; PartFailed after `close`.
+        """
+        while True:
+            link = await self._ready()
             try:
-                return await self._exchange(body, timeout)
-            except (OSError, EOFError, TimeoutError, frames.FrameError) as error:
-                await self._end()
-                logger.warning("%s died: %s", self.name, error or type(error).__name__)
-                raise Died(self.name) from error
-            except asyncio.CancelledError:
-                await self._end()  # its reply would be taken for that of the next request
-                raise
+                return await link.ask(body, timeout)
+            except Unserved:
+                continue
 
     async def close(self) -> None:
-        """Kill what is running, for good: a request under way gets Died, a later one PartFailed."""
+        """Kill what is running, for good."""
         self._closed = True
-        if self._child is not None:
-            self._child.kill()
-        async with self._turn:
-            await self._end()
+        self._end("closed")
+        async with self._starting:
+            self._end("closed")
 
-    async def _ready(self) -> None:
-        if self._closed:
-            raise PartFailed(self.name, "closed")
-        if self._streams is not None:
-            return
+    async def _ready(self) -> Link:
+        if self._link is not None and not self._starting.locked():
+            return self._link
+        async with self._starting:
+            if self._closed:
+                raise PartFailed(self.name, "closed")
+            if self._link is None:
+                try:
+                    await self._start()
+                except BaseException:
+                    self._end("did not start")
+                    raise
+            assert self._link is not None
+            return self._link
+
+    async def _start(self) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # From this very thread, which must outlive the child: the kernel kills it when its parent thread ends.
             self._child = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, some milliseconds
                 self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=self._environment, cwd="/"
             )
-        self._streams = await asyncio.open_unix_connection(sock=ours)
+        loop = asyncio.get_running_loop()
+        link = Link(self._ended)
+        self._link = link
+        hello = link.expect(_START_TIMEOUT)
+        await loop.create_unix_connection(lambda: link, sock=ours)
         try:
-            hello = await self._exchange(None, _START_TIMEOUT)
-        except (OSError, EOFError, TimeoutError, frames.FrameError) as error:
-            await self._end()
-            raise SandboxUnavailable(f"{self.name} did not come up ({error or type(error).__name__})") from error
-        except asyncio.CancelledError:
-            await self._end()
-            raise
-        if not hello or hello[0] == UNAVAILABLE:
-            await self._end()
-            raise SandboxUnavailable(f"{self.name}: {hello[1:].decode('utf-8', 'replace')}")
-        if hello[0] == 0 and self.starts == 0:
-            logger.warning("%s: no Landlock in this kernel; seccomp alone keeps files and network away", self.name)
+            said = await hello
+            if said.startswith(frames.UNAVAILABLE) or len(said) != frames.HELLO.size:
+                raise SandboxUnavailable(f"{self.name}: {said[1:].decode('utf-8', 'replace')}")
+            self.landlock, self.native = frames.HELLO.unpack(said)
+            await self._prove(link.ask)
+        except (Died, Unserved) as error:
+            raise SandboxUnavailable(f"{self.name} did not come up ({error})") from error
         self.starts += 1
+        if not self.landlock and self.starts == 1:
+            logger.warning("%s: no Landlock in this kernel; seccomp alone keeps files and network away", self.name)
 
-    async def _exchange(self, body: bytes | None, timeout: float) -> bytes:
-        assert self._streams is not None
-        reader, writer = self._streams
-        async with asyncio.timeout(timeout):
-            if body is not None:
-                writer.write(frames.LENGTH.pack(len(body)) + body)
-                await writer.drain()
-            (length,) = frames.LENGTH.unpack(await reader.readexactly(frames.LENGTH.size))
-            if length > _MAX_MESSAGE:
-                raise frames.FrameError(f"a message of {length} bytes")
-            return await reader.readexactly(length)
+    def _end(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.end(reason)
+        self._ended(reason)
 
-    async def _end(self) -> None:
+    def _ended(self, reason: str) -> None:
+        """The link is closed: end the process, too."""
+        self._link = None
         if self._child is not None:
+            if not self._closed:
+                logger.warning("%s died: %s", self.name, reason)
             self._child.kill()
             self._child.wait()  # it has been killed: no time to speak of
             self._child = None
-        if self._streams is not None:
-            _, writer = self._streams
-            self._streams = None
-            writer.transport.abort()
-            try:
-                await writer.wait_closed()
-            except OSError:
-                pass  # the reason is known: we closed it

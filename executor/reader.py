@@ -1,28 +1,34 @@
-"""The shard's end of the checker: texts in, verdicts on texts out.
+"""The shard's view of the checker: texts go in, canonical forms and equality keys come out, hostile text included.
 
-A text that crashes or stalls the checker gets `checker_crash`; the texts that travelled with it are asked again
-alone.
+Questions are collected while the checker is busy and travel together; a text under way or remembered is not asked
+again. When the checker dies of a batch, every text of it is asked once more alone, so only the culprit is told
+`checker_crash`.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.types import Status
 from executor import frames
-from executor.process import Died, Process
-from executor.values import KEY_BYTES
+from executor.cache import Cache, collect
+from executor.keys import KEY_BYTES
+from executor.link import Died
+from executor.policy import MAX_SOURCE
+from executor.process import Process
 
-MAX_SOURCE = 1 << 16  # bytes of a program or an input; the policy is stricter about programs
+_BATCH = 16  # texts of one question: some milliseconds
+_UNDER_WAY = 2  # batches: the checker need not wait for us
+_REMEMBERED = 4096  # bytes; longer texts are read again rather than kept
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """`status` "ok": `key` identifies the content, `payload` is marshalled code or canonical text. Else
-    `detail`.
-    """
+    """What the checker made of one text. `payload`: marshalled code, or the canonical text of a value."""
 
     status: str
     key: bytes = b""
@@ -35,11 +41,19 @@ class Read:
 
 
 class Reader:
-    def __init__(self, *, policy: bool, timeout: float, max_value: int) -> None:
-        """`timeout` s per request; values of more than `max_value` bytes of text are not read at all."""
+    def __init__(self, *, policy: bool, timeout: float, max_value: int, entries: int) -> None:
+        """`timeout` s per request; values of more than `max_value` bytes of text are not read at all; `entries` are
+        remembered."""
         script = Path(__file__).with_name("checker.py")
         self.process = Process("checker", script, ("policy" if policy else "",), hash_seed=0)
         self._timeout, self._max_value = timeout, max_value
+        self._known: Cache[frames.Item, Read] = Cache(entries)
+        self._waiting: deque[frames.Item] = deque()
+        self._batches: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        await self.process.close()
+        await asyncio.gather(*self._batches, return_exceptions=True)
 
     async def program(self, text: str) -> Read:
         (read,) = await self._read(frames.PROGRAM, [text.encode("utf-8", "surrogatepass")])
@@ -55,21 +69,40 @@ class Reader:
 
     async def _read(self, kind: int, texts: Sequence[bytes]) -> list[Read]:
         limit = self._max_value if kind == frames.VALUE else MAX_SOURCE
-        distinct = [text for text in dict.fromkeys(texts) if len(text) <= limit]
-        found = dict(zip(distinct, await self._ask(kind, distinct), strict=True))
+        distinct = [(kind, text) for text in dict.fromkeys(texts) if len(text) <= limit]
+        answers, fresh = self._known.claim(distinct)
+        self._waiting.extend(fresh)
+        self._send()
+        found = dict(zip(distinct, await collect(answers), strict=True))
         too_big = Read(Status.TOO_BIG, detail=f"more than {limit} bytes of text")
-        return [found.get(text, too_big) for text in texts]
+        return [found.get((kind, text), too_big) for text in texts]
 
-    async def _ask(self, kind: int, texts: Sequence[bytes], *, again: bool = False) -> list[Read]:
-        if not texts:
-            return []
+    def _send(self) -> None:
+        while self._waiting and len(self._batches) < _UNDER_WAY:
+            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+            task = asyncio.create_task(self._ask(batch))
+            self._batches.add(task)
+            task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._batches.discard(task)
+        self._send()
+
+    async def _ask(self, batch: list[frames.Item]) -> None:
         try:
-            body = await self.process.ask(frames.pack((kind, text) for text in texts), self._timeout)
-            return _decode(body, len(texts))
+            for item, read in zip(batch, await self._answers(batch), strict=True):
+                lasting = read.status != Status.CHECKER_CRASH and len(item[1]) <= _REMEMBERED
+                self._known.settle(item, read, keep=lasting)
+        except Exception as error:  # noqa: BLE001 - whoever waits must see it
+            self._known.fail(error, batch)
+
+    async def _answers(self, batch: list[frames.Item], *, again: bool = False) -> list[Read]:
+        try:
+            return _decode(await self.process.ask(frames.pack(batch), self._timeout), len(batch))
         except (Died, frames.FrameError):
             if again:
                 return [Read(Status.CHECKER_CRASH)]
-            return [read for text in texts for read in await self._ask(kind, [text], again=True)]
+            return [read for item in batch for read in await self._answers([item], again=True)]
 
 
 def _decode(body: bytes, asked: int) -> list[Read]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 REFUSED = 17  # exit status of a probe that was refused without being killed
-CPU_SECONDS = 0.02  # of each probe
+CPU_MS, WALL_MS = 20, 10_000  # of each probe
 
 
 @dataclass(frozen=True)

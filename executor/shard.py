@@ -1,11 +1,12 @@
-"""One shard of the executor pool: a checker, a pair of fork servers, a memory of results.
+"""One shard of the executor pool: a checker that reads, and two sides that run, each under its own hash seed.
 
-Everything is made of one question, "what does this program do with these inputs", asked of the pair at most once at a
-time per (program, input) and remembered by content. Verdicts compare keys that the checker computed; nothing that a
-program, an input or an answer says is parsed, evaluated or compared in this process.
+A job goes to the less busy side first. Only what would be accepted (a valid task, a right answer) is put to the other
+side as well, and accepted if that one, running the inputs in another order, says the same. Verdicts compare keys that
+the checker computed; nothing that a program, an input or an answer says is parsed, evaluated or compared in this
+process.
 
-Failures of time and memory depend on the load and are never remembered. A failure of the shard itself is the status
-`infra`. Not guaranteed: that a program found deterministic is so for ever; two hash seeds are a sample.
+A failure of the shard itself is the status `infra`. Not guaranteed: that a program found deterministic is so for
+ever; two hash seeds are a sample.
 """
 
 from __future__ import annotations
@@ -13,28 +14,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.config import ExecutorConfig
 from common.errors import AzrError, SandboxUnavailable
 from common.jobs import Validate, Validation, Verdict, Verdicts, Verify
 from common.types import Status, Task, TaskType
-from executor.cache import Cache
-from executor.pair import Outcome, Pair, zygote
+from executor.fork_server import fork_servers
+from executor.outcome import Outcome, agreed
+from executor.process import Process
 from executor.reader import Read, Reader
-from executor.values import digest
+from executor.side import Side
+from executor.store import Scope, Store
 
-_LASTING = frozenset(
-    (
-        Status.OK,
-        Status.ERROR,
-        Status.INPUT,
-        Status.EXIT,
-        Status.UNSERIALISABLE,
-        Status.TOO_BIG,
-        Status.NONDETERMINISTIC,
-    )
-)
-_MAX_REMEMBERED = 4096  # characters; longer outputs are run again rather than kept
+_SEEDS = (1, 2)  # for hashes, of the two sides
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +35,42 @@ logger = logging.getLogger(__name__)
 class Shard:
     """Implements common.jobs.Executor."""
 
-    def __init__(self, config: ExecutorConfig, *, policy: bool = True) -> None:
-        """`policy` False: only the sandbox stands between a program and the machine; for proving that it holds."""
-        self.reader = Reader(policy=policy, timeout=config.wall_limit, max_value=config.output_limit)
-        self.pair = Pair(config, self.reader, zygote(config, 1), zygote(config, 2))
-        self._outcomes: Cache[Outcome] = Cache(config.cache)
-        self._programs: Cache[Read] = Cache(config.cache)
-        self._running: dict[bytes, asyncio.Future[Outcome]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.executions = 0  # (program, input) pairs that were run, not remembered
+    def __init__(self, config: ExecutorConfig, *, policy: bool = True, native: bool = True) -> None:
+        """`policy` False: only the sandbox stands between a program and the machine; for proving that it holds.
+        `native` False: the fork loop in Python even where there is one in C. ConfigError or PartFailed if there is to
+        be a store of results and it cannot be opened."""
+        self.reader = Reader(
+            policy=policy, timeout=config.wall_limit, max_value=config.output_limit, entries=config.cache
+        )
+        self._store = Store(Path(config.store)) if config.store else None
+        scopes = [Scope.of(config, policy=policy, hash_seed=seed).digest() for seed in _SEEDS]
+        self.sides = tuple(
+            Side(
+                config,
+                self.reader,
+                *fork_servers(config, seed, native=native),
+                backwards=seed != _SEEDS[0],
+                scope=scope,
+                store=self._store,
+            )
+            for seed, scope in zip(_SEEDS, scopes, strict=True)
+        )
+        self._strict = config.strict
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        return self.reader.process, *(process for side in self.sides for process in side.processes)
+
+    @property
+    def executions(self) -> int:
+        """(program, input) pairs that a side ran, not remembered."""
+        return sum(side.executions for side in self.sides)
 
     async def start(self) -> None:
         """SandboxUnavailable if this machine cannot hold a program, with the reason."""
         self._failure: asyncio.Future[SandboxUnavailable] = asyncio.get_running_loop().create_future()
         try:
-            for process in (self.reader.process, self.pair.first, self.pair.second):
+            for process in self.processes:
                 await process.start()
         except BaseException:
             await self.close()
@@ -64,14 +78,11 @@ class Shard:
 
     async def close(self) -> None:
         """No process is left; jobs under way end as `infra`."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for future in self._running.values():  # of tasks cancelled before their first step
-            future.set_result(Outcome(Status.INFRA, "the shard is closing"))
-        self._running.clear()
-        for process in (self.reader.process, self.pair.first, self.pair.second):
-            await process.close()
+        for side in self.sides:
+            await side.close()
+        await self.reader.close()
+        if self._store is not None:
+            self._store.close()
 
     async def validate(self, job: Validate) -> Validation:
         try:
@@ -97,14 +108,18 @@ class Shard:
             self._failure.set_result(error)
 
     async def _validate(self, job: Validate) -> Validation:
-        program = await self._program(job.program)
-        if not program.ok:
-            return Validation(program.status, program.detail)
-        inputs = await self.reader.expressions(job.inputs)
-        outcomes = await self._run(program, inputs)
-        failed = next((outcome for outcome in outcomes if outcome.status != Status.OK), None)
-        if failed is not None:
-            return Validation(failed.status, failed.text)
+        program, inputs = await asyncio.gather(self.reader.program(job.program), self.reader.expressions(job.inputs))
+        refused = next((read for read in (program, *inputs) if not read.ok), None)
+        if refused is not None:
+            return Validation(refused.status, refused.detail)
+        first, second = sorted(self.sides, key=lambda side: side.load)
+        outcomes = await first.run(program, inputs, together=True)
+        if _failure(outcomes) is None:
+            again = await second.run(program, inputs, together=True)
+            outcomes = [agreed(*pair) for pair in zip(outcomes, again, strict=True)]
+        failure = _failure(outcomes)
+        if failure is not None:
+            return Validation(failure.status, failure.text)
         return Validation(
             Status.OK,
             outputs=tuple([outcome.text for outcome in outcomes]),
@@ -117,74 +132,64 @@ class Shard:
         wanted = await self.reader.values([text.encode("utf-8", "surrogatepass") for text in task.outputs[hidden:]])
         if not wanted or not all(read.ok for read in wanted):
             return [Verdict(False, Status.INFRA, "the task has no readable output")] * len(answers)
-        keys = [read.key for read in wanted]
         match task.type:
             case TaskType.DEDUCTION:
                 reads = await self.reader.values([answer.encode("utf-8", "surrogatepass") for answer in answers])
-                return [Verdict(read.ok and read.key == keys[0], read.status, read.detail) for read in reads]
+                return [Verdict(self._same(read, wanted[0]), read.status, read.detail) for read in reads]
             case TaskType.ABDUCTION:
-                program = await self._program(task.program)
-                outcomes = await self._run(program, await self.reader.expressions(answers))
-                return [_verdict([outcome], keys) for outcome in outcomes]
+                program, inputs = await asyncio.gather(
+                    self.reader.program(task.program), self.reader.expressions(answers)
+                )
+                return await self._judge_inputs(program, inputs, wanted[0])
             case TaskType.INDUCTION:
                 inputs = await self.reader.expressions(task.inputs[hidden:])
-                programs = [await self._program(answer) for answer in answers]
-                results = await asyncio.gather(*[self._run(program, inputs) for program in programs])
-                return [_verdict(outcomes, keys) for outcomes in results]
+                return list(await asyncio.gather(*[self._judge_program(text, inputs, wanted) for text in answers]))
 
-    async def _program(self, text: str) -> Read:
-        place = digest(text.encode("utf-8", "surrogatepass"))
-        known = self._programs.get(place)
-        if known is None:
-            known = await self.reader.program(text)
-            if known.status != Status.CHECKER_CRASH:
-                self._programs.put(place, known)
-        return known
-
-    async def _run(self, program: Read, inputs: Sequence[Read]) -> list[Outcome]:
-        """An outcome per input, from memory, from a run under way, or from a new one."""
+    async def _judge_inputs(self, program: Read, inputs: Sequence[Read], wanted: Read) -> list[Verdict]:
+        """Of each input by itself: does the program map it to `wanted`?"""
         if not program.ok:
-            return [Outcome(program.status, program.detail)] * len(inputs)
-        answers: list[Outcome | asyncio.Future[Outcome]] = []
-        fresh: dict[bytes, bytes] = {}
-        for read in inputs:
-            place = digest(digest(program.payload) + read.payload)
-            if not read.ok:
-                answers.append(Outcome(read.status, read.detail))
-            elif (known := self._outcomes.get(place)) is not None:
-                answers.append(known)
-            else:
-                if place not in self._running:
-                    self._running[place] = asyncio.get_running_loop().create_future()
-                    fresh[place] = read.payload
-                answers.append(self._running[place])
-        if fresh:
-            task = asyncio.create_task(self._execute(program.payload, fresh))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-        return [a if isinstance(a, Outcome) else await asyncio.shield(a) for a in answers]
+            return [Verdict(False, program.status, program.detail)] * len(inputs)
+        judged: dict[bytes, Outcome] = {}
+        left = [read for read in inputs if read.ok]
+        for side in sorted(self.sides, key=lambda side: side.load):
+            for read, outcome in zip(left, await side.run(program, left, together=False), strict=True):
+                known = judged.get(read.payload)
+                judged[read.payload] = outcome if known is None else agreed(known, outcome)
+            left = [read for read in left if self._same(judged[read.payload], wanted)]
+        found = [judged[read.payload] if read.ok else Outcome(read.status, read.detail) for read in inputs]
+        return [Verdict(self._same(outcome, wanted), outcome.status, _detail(outcome)) for outcome in found]
 
-    async def _execute(self, code: bytes, inputs: dict[bytes, bytes]) -> None:
-        """Run, remember, and tell all who wait; a task of its own, so that no caller's end is another's."""
-        self.executions += len(inputs)
-        try:
-            outcomes = await self.pair.run(code, list(inputs.values()))
-        except (AzrError, asyncio.CancelledError) as error:
-            logger.warning("execution: %s", error or "cancelled")
-            outcomes = [Outcome(Status.INFRA, str(error) or "the shard is closing")] * len(inputs)
-        except BaseException as error:  # a defect: whoever waits must see it
-            for place in inputs:
-                self._running.pop(place).set_exception(error)
-            raise
-        for place, outcome in zip(inputs, outcomes, strict=True):
-            if outcome.status in _LASTING and len(outcome.text) <= _MAX_REMEMBERED:
-                self._outcomes.put(place, outcome)
-            self._running.pop(place).set_result(outcome)
+    async def _judge_program(self, text: str, inputs: Sequence[Read], wanted: Sequence[Read]) -> Verdict:
+        """Does the program map every input to what is wanted of it?"""
+        program = await self.reader.program(text)
+        refused = next((read for read in (program, *inputs) if not read.ok), None)
+        if refused is not None:
+            return Verdict(False, refused.status, refused.detail)
+        outcomes: list[Outcome] = []
+        for side in sorted(self.sides, key=lambda side: side.load):
+            again = await side.run(program, inputs, together=True)
+            outcomes = [agreed(*pair) for pair in zip(outcomes, again, strict=True)] if outcomes else again
+            failure = _failure(outcomes)
+            if failure is not None:
+                return Verdict(False, failure.status, failure.text)
+            if not all(self._same(*pair) for pair in zip(outcomes, wanted, strict=True)):
+                return Verdict(False, Status.OK)
+        return Verdict(True, Status.OK)
+
+    def _same(self, found: Read | Outcome, wanted: Read) -> bool:
+        if found.status != Status.OK:
+            return False
+        if self._strict:
+            text = found.text if isinstance(found, Outcome) else found.payload.decode("utf-8", "surrogatepass")
+            return text == wanted.payload.decode("utf-8", "surrogatepass")
+        return found.key == wanted.key
 
 
-def _verdict(outcomes: Sequence[Outcome], wanted: Sequence[bytes]) -> Verdict:
-    """Of one answer: right if every outcome is ok and has the wanted key."""
-    failed = next((outcome for outcome in outcomes if outcome.status != Status.OK), None)
-    if failed is not None:
-        return Verdict(False, failed.status, failed.text)
-    return Verdict([outcome.key for outcome in outcomes] == list(wanted), Status.OK)
+def _failure(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Why a job fails whose inputs stand together; an input not run only if there is nothing else to say."""
+    failures = [outcome for outcome in outcomes if outcome.status != Status.OK]
+    return min(failures, key=lambda outcome: outcome.status == Status.INFRA, default=None)
+
+
+def _detail(outcome: Outcome) -> str:
+    return "" if outcome.status == Status.OK else outcome.text

@@ -1,22 +1,18 @@
-"""Values as texts: the only form in which a result leaves a sandbox, and how two of them are compared.
+"""Values as texts: the only form in which a result leaves a sandbox.
 
 A value is None, bool, int, float, complex, str, bytes, list, tuple, dict, set or frozenset of exactly these types.
-`canonical` writes it, `parse` reads the text of a literal without evaluating anything, `key` digests it so that equal
-keys mean equality in the sense of Python's `==` (1 == True == 1.0, -0.0 == 0.0, order of a dict ignored, set ==
-frozenset, list != tuple), with one difference: NaN equals NaN.
+`canonical` writes it, `parse` reads the text of a literal without evaluating anything; executor/keys.py compares.
 
-Invariants: key(parse(canonical(v))) == key(v); canonical(parse(text)) is a fixed point of canonical ∘ parse.
+Invariant: canonical(parse(text)) is a fixed point of canonical ∘ parse.
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import math
 from collections.abc import Iterable
 
 MAX_DEPTH = 40  # of containers in each other
-KEY_BYTES = 16
 
 _NAMES = {"nan": math.nan, "inf": math.inf, "nanj": complex(0, math.nan), "infj": complex(0, math.inf)}
 
@@ -96,15 +92,6 @@ def literal(node: ast.expr, depth: int = 0) -> object:
     raise NotAValue(type(node).__name__)
 
 
-def key(value: object) -> bytes:
-    """KEY_BYTES bytes; equal exactly when the values are, up to collisions of BLAKE2b. NotAValue as `canonical`."""
-    return digest(_encode(value, 0))
-
-
-def digest(data: bytes) -> bytes:
-    return hashlib.blake2b(data, digest_size=KEY_BYTES).digest()
-
-
 def _number(node: ast.expr, depth: int) -> int | float | complex:
     value = literal(node, depth)
     if isinstance(value, (int, float, complex)) and type(value) is not bool:
@@ -120,46 +107,3 @@ def _hashable(elements: Iterable[object]) -> list[object]:
         except TypeError as error:
             raise NotAValue(str(error)) from error
     return found
-
-
-def _encode(value: object, depth: int) -> bytes:
-    """A prefix-free encoding in which equal values are equal bytes: numbers exactly, unordered elements sorted."""
-    if depth > MAX_DEPTH + 1:
-        raise NotAValue(f"nested more than {MAX_DEPTH} deep")
-    depth += 1
-    if value is None:
-        return b"N"
-    if isinstance(value, (int, float, complex)):
-        return _encode_number(value)
-    if isinstance(value, str):
-        return _sized(b"s", value.encode("utf-8", "surrogatepass"))
-    if isinstance(value, bytes):
-        return _sized(b"b", value)
-    if isinstance(value, dict):
-        return _counted(b"d", sorted([_encode(k, depth) + _encode(v, depth) for k, v in value.items()]))
-    if isinstance(value, (set, frozenset)):
-        return _counted(b"e", sorted([_encode(v, depth) for v in value]))
-    if isinstance(value, (list, tuple)):
-        return _counted(b"l" if isinstance(value, list) else b"t", [_encode(v, depth) for v in value])
-    raise NotAValue(type(value).__name__)
-
-
-def _encode_number(value: int | float | complex) -> bytes:
-    if isinstance(value, complex):
-        if value.imag == 0:
-            return _encode_number(value.real)
-        return b"c" + _encode_number(value.real) + _encode_number(value.imag)
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return b"#nan;" if value != value else b"#inf;" if value > 0 else b"#-inf;"
-        if not value.is_integer():
-            return b"#" + value.hex().encode() + b";"
-    return b"#%x;" % int(value)
-
-
-def _sized(tag: bytes, data: bytes) -> bytes:
-    return tag + b"%d:" % len(data) + data
-
-
-def _counted(tag: bytes, parts: list[bytes]) -> bytes:
-    return tag + b"%d:" % len(parts) + b"".join(parts)

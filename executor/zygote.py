@@ -1,8 +1,9 @@
 """Fork server: confined once, then one child per job, one job at a time. Run as a script; control socket on fd 0.
 
 Request: frames.REQUEST, then items: marshalled code, marshalled input expressions. Reply: frames.REPORT, then the
-child's bytes, untouched. The first reply, unasked: u8 Landlock ABI, or 255 and why there can be no sandbox.
+child's bytes, untouched. The first reply, unasked: frames.HELLO, or 255 and why there can be no sandbox.
 
+The loop is executor/forkloop.c where it could be built, else `serve` here: the same contract, twice the CPU time.
 Never runs or parses anything from a program itself, holds no secret, and no file or socket but its control socket. It
 ends when that closes, and each child with it.
 """
@@ -10,90 +11,63 @@ ends when that closes, and each child with it.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable
 
 from common.errors import SandboxUnavailable
 from executor import frames, runner, sandbox, seccomp, selftest
 
 CONTROL = 0
 RESULT = 3  # the only descriptor a child has
-UNAVAILABLE = 255
 _MORE = 1 << 16
+_DESCRIPTORS = 64
 
 
-class Zygote:
-    def __init__(self, memory_bytes: int) -> None:
-        """Confine this process for good. SandboxUnavailable if that is impossible or a probe got through."""
-        runner.prepare()
-        machine = sandbox.machine()
-        self._filter = sandbox.Filter(seccomp.execution_filter(machine, write_to=RESULT))
-        own_filter = sandbox.Filter(seccomp.fork_server_filter(machine))
-        self.landlock = sandbox.confine(memory_bytes)
-        own_filter.install()
-        gc.collect()
-        gc.freeze()  # keeps collections, and so copies of pages, out of the children
-        gc.disable()
-        self._prove(memory_bytes)
+Job = tuple[int, int, list[bytes]]  # probe of the self-test, bytes of one output, data of the items
 
-    def serve(self) -> None:
-        """Until the control socket closes."""
-        while True:
-            try:
-                request = frames.receive(CONTROL)
-            except EOFError:
-                return
-            cpu_ms, wall_ms, output_limit = frames.REQUEST.unpack_from(request)
-            items = frames.unpack(request[frames.REQUEST.size :])
 
-            def job(items: list[frames.Item] = items, output_limit: int = output_limit) -> int:
-                runner.run(items, RESULT, output_limit)
-                return 0
-
-            child, pipe = self._fork(job, cpu_ms / 1000)
-            bound = (output_limit + frames.ITEM.size) * len(items) + _MORE
-            output, ended = _listen(pipe, time.monotonic() + wall_ms / 1000, bound)
-            status, cpu = _reap(child)
-            frames.send(CONTROL, frames.REPORT.pack(status, ended, int(cpu * 1e6)) + output)
-
-    def _fork(self, job: Callable[[], int], cpu_seconds: float) -> tuple[int, int]:
-        """Start `job` in a locked child that exits with what it returns: (pid, our end of its pipe)."""
+def serve(control: int, result: int, code: bytes) -> Job | None:
+    """Fork a child for each request. Returns in a child, with its job, locked down to the descriptor `result` by the
+    filter `code`; and once in the parent, None, when the control socket closes."""
+    filter_ = sandbox.Filter(code)
+    while True:
+        try:
+            request = frames.receive(control)
+        except EOFError:
+            return None
+        cpu_ms, wall_ms, bound, output_limit, probe = frames.REQUEST.unpack_from(request)
         ours, theirs = os.pipe()
         child = os.fork()
-        if child:
-            os.close(theirs)
-            return child, ours
-        status = 1
-        try:
-            if theirs != RESULT:
-                os.dup2(theirs, RESULT)
-            os.closerange(0, RESULT)
-            os.closerange(RESULT + 1, 64)
-            sandbox.die_with_parent()
-            sandbox.limit_cpu(cpu_seconds)
-            self._filter.install()
-            status = job()
-        finally:
-            os._exit(status)
+        if not child:
+            _lock_down(theirs, result, cpu_ms, filter_)
+            return probe, output_limit, [data for _, data in frames.unpack(request[frames.REQUEST.size :])]
+        os.close(theirs)
+        output, ended = _listen(ours, time.monotonic() + wall_ms / 1000, bound)
+        os.kill(child, signal.SIGKILL)  # bounds the wait; it cannot change how an ended child has ended
+        _, status, usage = os.wait4(child, 0)
+        cpu = usage.ru_utime + usage.ru_stime
+        frames.send(control, frames.REPORT.pack(status, ended, int(cpu * 1e6)) + output)
 
-    def _prove(self, memory_bytes: int) -> None:
-        broken: list[str] = []
-        for probe in selftest.PROBES:
 
-            def job(probe: selftest.Probe = probe) -> int:
-                return selftest.run(probe, 2 * memory_bytes)
-
-            child, pipe = self._fork(job, selftest.CPU_SECONDS)
-            _listen(pipe, time.monotonic() + 10, _MORE)
-            status, _ = _reap(child)
-            if not selftest.passed(probe, status):
-                broken.append(f"{probe.name} (wait status {status})")
-        if broken:
-            raise SandboxUnavailable(f"self-test: not refused: {', '.join(broken)}")
+def _lock_down(pipe: int, result: int, cpu_ms: int, filter_: sandbox.Filter) -> None:
+    """In the child. Leaves the process rather than run anything with a layer missing."""
+    locked = False
+    try:
+        if pipe != result:
+            os.dup2(pipe, result)
+        os.closerange(0, result)
+        os.closerange(result + 1, _DESCRIPTORS)
+        sandbox.die_with_parent()
+        sandbox.limit_cpu(cpu_ms / 1000)
+        filter_.install()
+        locked = True
+    finally:
+        if not locked:
+            os._exit(1)
 
 
 def _listen(pipe: int, deadline: float, bound: int) -> tuple[bytes, int]:
@@ -119,21 +93,46 @@ def _listen(pipe: int, deadline: float, bound: int) -> tuple[bytes, int]:
     return b"".join(parts), ended
 
 
-def _reap(child: int) -> tuple[int, float]:
-    """(wait status, CPU seconds). The kill bounds the wait; it cannot change how an ended child has ended."""
-    os.kill(child, signal.SIGKILL)
-    _, status, usage = os.wait4(child, 0)
-    return status, usage.ru_utime + usage.ru_stime
-
-
-def main(memory_mb: str) -> None:
+def _live(job: Job, beyond: int) -> None:
+    """The whole life of a child. `beyond`: bytes of memory it may not have."""
+    probe, output_limit, items = job
+    status = 1
     try:
-        zygote = Zygote(int(memory_mb) << 20)
+        if probe == frames.NO_PROBE:
+            runner.run(items, RESULT, output_limit)
+            status = 0
+        else:
+            status = selftest.run(selftest.PROBES[probe], beyond)
+    finally:
+        os._exit(status)
+
+
+def main(memory_mb: str, nice: str, native: str) -> None:
+    """`nice`: added to the priority of children, too. `native` empty: the loop in Python even if the other is there."""
+    os.nice(int(nice))
+    loop, memory = serve, int(memory_mb) << 20
+    if native:
+        try:
+            loop = importlib.import_module("executor._forkloop").serve
+        except ImportError:  # no compiler when the project was installed
+            native = ""
+    try:
+        runner.prepare()
+        machine = sandbox.machine()
+        code = seccomp.execution_filter(machine, write_to=RESULT)
+        own_filter = sandbox.Filter(seccomp.fork_server_filter(machine))
+        landlock = sandbox.confine(memory)
+        own_filter.install()
     except SandboxUnavailable as error:
-        frames.send(CONTROL, bytes([UNAVAILABLE]) + str(error).encode())
+        frames.send(CONTROL, frames.UNAVAILABLE + str(error).encode())
         return
-    frames.send(CONTROL, bytes([zygote.landlock]))
-    zygote.serve()
+    gc.collect()
+    gc.freeze()  # keeps collections, and so copies of pages, out of the children
+    gc.disable()
+    frames.send(CONTROL, frames.HELLO.pack(landlock, bool(native)))
+    job = loop(CONTROL, RESULT, code)
+    if job is not None:
+        _live(job, 2 * memory)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,14 @@ def respond(prompt: str, sample: int) -> str:
 class Scene:
     """An actor that runs, with everything round it."""
 
-    def __init__(self, verify: Callable[[Task, str], Verdict] = by_output) -> None:
+    def __init__(
+        self, verify: Callable[[Task, str], Verdict] = by_output, *, episodes: int = EPISODES, credits: int = 1000
+    ) -> None:
         self.config = Config(
-            engine=EngineConfig(episodes=EPISODES), staleness=StalenessConfig(lease_timeout=LEASE_TIMEOUT)
+            engine=EngineConfig(episodes=episodes), staleness=StalenessConfig(lease_timeout=LEASE_TIMEOUT)
         )
         self.clock, self.intake, self.engine = FakeClock(), FakeIntake(), FakeEngine(respond)
-        self.executor = FakeExecutor(verify=verify)
+        self.executor = FakeExecutor(verify=verify, credits=credits)
         self.ledger = Ledger("wait-lease", now=self.clock.now)
         actor = RolloutActor(
             4,
@@ -166,6 +168,56 @@ async def test_no_more_leases_is_no_end() -> None:
     assert len(scene.intake.of(m.WantLeases)) == 1 and not scene.run.done()
     scene.intake.notify(push(1))
     await scene.intake.until(m.Staged)
+    await scene.stop()
+
+
+# -- back-pressure -----------------------------------------------------------------------------------------------
+
+
+async def test_a_stuck_executor_stops_the_admission_of_episodes_until_it_goes_on() -> None:
+    scene = Scene(episodes=8, credits=2)
+    scene.executor.open.clear()
+    await scene.intake.grant(solving(0), solving(1))
+    await scene.settle()
+    assert scene.executor.room == 0
+    # The second request was on its way before the first episodes came to the executor.
+    assert scene.intake.of(m.WantLeases) == [m.WantLeases(2)] * 2
+    await scene.intake.grant(*(solving(i) for i in range(2, 10)))
+    await scene.clock.advance(LEASE_TIMEOUT)
+    assert len(scene.engine.calls) == 4 and len(scene.intake.of(m.WantLeases)) == 2
+    scene.executor.open.set()
+    await scene.intake.until(m.Deliver, 10)
+    assert {g.lease for g in scene.intake.delivered} == set(range(10))
+    assert all(want.capacity <= 2 for want in scene.intake.of(m.WantLeases))
+    await scene.stop()
+
+
+async def test_admission_goes_on_when_jobs_end_not_only_when_episodes_do() -> None:
+    scene = Scene(episodes=8, credits=1)
+    scene.executor.open.clear()
+    for lease in (0, 1):
+        await scene.intake.grant(proposing(lease))
+        await scene.settle()
+    assert len(scene.intake.of(m.WantLeases)) == 2
+    scene.engine.open.clear()  # what has been proposed will not be solved
+    scene.executor.open.set()
+    await scene.intake.until(m.WantLeases, 3)
+    await scene.settle()
+    assert len(scene.executor.validated) == 2 and scene.intake.delivered == []
+    await scene.stop()
+
+
+async def test_an_executor_without_room_is_tried_when_nothing_is_open() -> None:
+    scene = Scene(credits=0)
+    await scene.settle()
+    assert scene.intake.of(m.WantLeases) == [m.WantLeases(1)]
+    scene.engine.open.clear()
+    await scene.intake.grant(solving(0), solving(1))
+    await scene.settle()
+    assert [call.n for call in scene.engine.calls] == [2] and len(scene.intake.of(m.WantLeases)) == 1
+    scene.intake.notify(m.Cancel((0,)))
+    await scene.settle()
+    assert scene.intake.of(m.WantLeases) == [m.WantLeases(1)] * 2
     await scene.stop()
 
 

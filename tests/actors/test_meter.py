@@ -96,6 +96,21 @@ async def test_a_cancelled_request_counts_nothing_and_ends_its_state() -> None:
     assert measured.meter.drain_produced() == () and measured.ledger.state == "wait-lease"
 
 
+async def test_every_end_is_told_when_it_has_happened() -> None:
+    measured, told = Measured(), list[int]()
+    meter = Meter(measured.engine, measured.executor, measured.ledger, lambda: told.append(measured.executor.room))
+    everything = measured.executor.room
+    await meter.validate(Validate("p", ("1",)))
+    assert told == [everything]
+    measured.executor.open.clear()
+    job = asyncio.create_task(meter.verify(Verify(a_task(), ("4",))))
+    await measured.clock.advance(0.0)
+    assert measured.executor.room == everything - 1 and told == [everything]
+    job.cancel()
+    await measured.clock.advance(0.0)
+    assert job.cancelled() and told == [everything] * 2
+
+
 async def test_jobs_go_to_the_executor_and_back() -> None:
     measured = Measured()
     validate, verify = Validate("p", ("1",)), Verify(a_task(), ("4", "5"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,10 +17,20 @@ from executor.shard import Shard
 CONFIG = ExecutorConfig(cpu_limit=0.2, wall_limit=5.0, memory_mb=128, output_limit=4096)
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["loop in C", "loop in Python"])
+def native(request: pytest.FixtureRequest) -> bool:
+    """Whether the fork servers run executor/forkloop.c."""
+    wanted: bool = request.param
+    if wanted and importlib.util.find_spec("executor._forkloop") is None:
+        pytest.skip("executor/forkloop.c was not built: no C compiler at set-up")
+    return wanted
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shard() -> AsyncIterator[Shard]:
-    shard = Shard(CONFIG)
+async def shard(native: bool) -> AsyncIterator[Shard]:
+    shard = Shard(CONFIG, native=native)
     await shard.start()
+    assert {process.native for side in shard.sides for process in side.processes} == {native}
     yield shard
     await shard.close()
 
@@ -35,9 +46,9 @@ def shared() -> Path:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def open_shard() -> AsyncIterator[Shard]:
+async def open_shard(native: bool) -> AsyncIterator[Shard]:
     """Without policy: only the sandbox stands between a program and the machine. Remembers nothing."""
-    shard = Shard(dataclasses.replace(CONFIG, cache=0), policy=False)
+    shard = Shard(dataclasses.replace(CONFIG, cache=0), policy=False, native=native)
     await shard.start()
     yield shard
     await shard.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from executor import checker, frames, values
+from executor import checker, frames, keys
 
 
 def status(program: str, *, policy: bool = True) -> str:
@@ -69,7 +69,7 @@ def test_what_is_not_python_is_syntax(program: str | bytes) -> None:
 
 def test_programs_are_equal_up_to_comments_spacing_and_docstrings() -> None:
     def key(text: str) -> bytes:
-        return checker.program(text, True)[: values.KEY_BYTES]
+        return checker.program(text, True)[: keys.KEY_BYTES]
 
     plain = key("def f(x):\n    return x + 1\n")
     assert plain == key('"""Doc."""\n\n# note\ndef f( x ):\n\n    "doc"\n    return (x+1)  # why')
@@ -96,7 +96,7 @@ def test_inputs_obey_the_policy() -> None:
 
 def test_literal_inputs_are_known_by_value_and_others_by_text() -> None:
     def key(text: str) -> bytes:
-        return checker.expression(text, True)[: values.KEY_BYTES]
+        return checker.expression(text, True)[: keys.KEY_BYTES]
 
     assert key("1,[2]") == key(" 1, [2,]")
     assert key("a=1, b=2") == key("b=2, a=1")

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from executor import frames
-from executor.values import MAX_DEPTH, NotAValue, canonical, key, parse
+from executor.keys import key
+from executor.values import MAX_DEPTH, NotAValue, canonical, parse
 
 numbers = (
     st.booleans()

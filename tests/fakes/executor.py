@@ -21,9 +21,10 @@ def by_output(task: Task, answer: str) -> Verdict:
 
 
 class FakeExecutor:
-    """Implements common.jobs.Executor. A job holds one of `credits` while it is judged.
+    """Implements actors.actor.Pool. A job holds one of `credits` while it is judged.
 
-    The first `lost_validations` and `lost_verifications` jobs meet a dead shard.
+    `open` cleared holds every job that has a credit. The first `lost_validations` and `lost_verifications` jobs meet
+    a dead shard.
     """
 
     def __init__(
@@ -35,13 +36,19 @@ class FakeExecutor:
         lost_validations: int = 0,
         lost_verifications: int = 0,
     ) -> None:
-        self._credits = asyncio.Semaphore(credits)
+        self._limit, self._credits, self._asked = credits, asyncio.Semaphore(credits), 0
         self._validate, self._verify = validate, verify
         self._lost_validations, self._lost_verifications = lost_validations, lost_verifications
+        self.open = asyncio.Event()
+        self.open.set()
         self.validated: list[Validate] = []
         self.verified: list[Verify] = []
         self.running = 0
         self.most_running = 0
+
+    @property
+    def room(self) -> int:
+        return max(0, self._limit - self._asked)
 
     async def validate(self, job: Validate) -> Validation:
         await self._judge()
@@ -58,8 +65,15 @@ class FakeExecutor:
         return Verdicts(tuple(self._verify(job.task, answer) for answer in job.answers))
 
     async def _judge(self) -> None:
-        async with self._credits:
-            self.running += 1
-            self.most_running = max(self.most_running, self.running)
-            await asyncio.sleep(0)  # a turn of the loop, so that jobs of several episodes interleave
-            self.running -= 1
+        self._asked += 1
+        try:
+            async with self._credits:
+                self.running += 1
+                self.most_running = max(self.most_running, self.running)
+                try:
+                    await self.open.wait()
+                    await asyncio.sleep(0)  # a turn of the loop, so that jobs of several episodes interleave
+                finally:
+                    self.running -= 1
+        finally:
+            self._asked -= 1
