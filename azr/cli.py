@@ -1,14 +1,16 @@
-"""The command line: `azr train`, `azr check`, `azr base`.
+"""The command line: `azr train`, `azr check`, `azr base`, `azr execute`.
 
 Only argparse and light modules are imported here; each command imports what it needs when it runs, so `--help` is
 quick. An AzrError is an answer to the user, printed without a traceback; anything else is a bug and keeps its own.
 
-Exit codes: 0 done, 1 a part failed or a check found errors, 2 wrong usage or configuration, 130 interrupted.
+Exit codes: 0 done, 1 a part failed or a check found errors, 2 wrong usage or configuration, 130 interrupted,
+141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,6 +90,28 @@ def _parser() -> argparse.ArgumentParser:
     base.add_argument("--steps", metavar="N", type=int, default=4000, help="training steps (default: %(default)s)")
     base.add_argument("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
     base.set_defaults(command=_base)
+
+    execute = commands.add_parser(
+        "execute",
+        help="run untrusted programs on their inputs in the sandbox",
+        description="Run each program of ROWS.jsonl (- is standard input) on its inputs and print one JSON row of "
+        "outputs each, in the same order. docs/executor.md tells the format and what is guaranteed.",
+    )
+    execute.add_argument(
+        "settings",
+        nargs="*",
+        metavar="ROWS.jsonl [executor.KEY=VALUE ...]",
+        help="""lines {"id": ..., "code": ..., "inputs": [...]}, then single settings such as executor.cpu_limit=1""",
+    )
+    execute.add_argument("--jobs", metavar="N", type=int, help="shards side by side (default: one per usable core)")
+    execute.add_argument("--no-policy", action="store_true", help="no rules for programs, only the sandbox")
+    instead = execute.add_mutually_exclusive_group()
+    instead.add_argument("--check", action="store_true", help="compare with the outputs in the rows")
+    instead.add_argument("--self-test", action="store_true", help="show what the sandbox refuses, and run nothing")
+    instead.add_argument("--bench", action="store_true", help="measure the executor with the programs of the rows")
+    execute.add_argument("--executions", metavar="N", type=int, help="with --bench: run so many, look for leaks")
+    execute.add_argument("--json", metavar="OUT", type=Path, help="with --bench: write the figures there, too")
+    execute.set_defaults(command=_execute)
     return parser
 
 
@@ -154,6 +178,40 @@ def _base(parsed: argparse.Namespace) -> int:
 
     build(parsed.out, steps=parsed.steps, seed=parsed.seed)
     return 0
+
+
+def _execute(parsed: argparse.Namespace) -> int:
+    settings = [word for word in parsed.settings if word.startswith("executor.") and "=" in word]
+    files = [word for word in parsed.settings if word not in settings]
+    if len(files) != (0 if parsed.self_test else 1):
+        wanted = "--self-test reads no file" if parsed.self_test else "name one file of rows, or - for standard input"
+        raise ConfigError(f"{wanted}; not {' and '.join(files) or 'none'}; settings are written executor.KEY=VALUE")
+    if not parsed.bench and (parsed.executions is not None or parsed.json is not None):
+        raise ConfigError("--executions and --json belong to --bench")
+    if (parsed.bench or parsed.self_test) and (parsed.jobs is not None or parsed.no_policy):
+        raise ConfigError("--jobs and --no-policy are for running rows, not for --bench or --self-test")
+    for name, number in (("--jobs", parsed.jobs), ("--executions", parsed.executions)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{name} must be at least 1")
+    from common.config import load
+
+    config = load(os.devnull, settings).executor  # the defaults: what a run's preset says is not of interest here
+    if parsed.self_test:
+        from azr.selftest import selftest
+
+        return selftest(config)
+    from azr.rows import read
+
+    rows = read(files[0], outputs=parsed.check)
+    if parsed.bench:
+        from azr.bench.executor import bench
+
+        return bench(rows, config, executions=parsed.executions or 0, out=parsed.json)
+    from azr.execute import execute
+    from azr.machine import inspect
+
+    jobs = parsed.jobs or inspect().cores
+    return execute(rows, config, shards=jobs, policy=not parsed.no_policy, check=parsed.check)
 
 
 if __name__ == "__main__":

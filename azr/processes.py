@@ -21,7 +21,7 @@ from common import messages as m
 from common.clock import SystemClock
 from common.errors import AzrError, PartFailed
 from common.ledger import Ledger
-from common.transport import Client, Peer
+from common.transport import Client, Peer, Server
 from common.types import TaskType
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ class IntakeProcess(Process):
 
 
 class ShardProcess(Process):
+    server: Server | None = None
+
     async def start(self) -> Endpoint:
         from executor.shard import Shard
 
@@ -148,6 +150,7 @@ class ShardProcess(Process):
         pass
 
     async def run(self) -> None:
+        assert self.server is not None
         serving = asyncio.create_task(self.server.serve_forever())
         failing = asyncio.create_task(self.shard.failed())
         try:
@@ -162,8 +165,9 @@ class ShardProcess(Process):
             failing.cancel()
 
     async def close(self) -> None:
-        await self.server.close()
-        await self.shard.close()
+        if self.server is not None:  # else the start has failed, and told why
+            await self.server.close()
+            await self.shard.close()
 
 
 class ActorProcess(Process):

@@ -31,8 +31,10 @@ def parse(reply: bytes, asked: int) -> tuple[list[Claim], str]:
     if surplus or torn or any(code >= len(frames.STATUSES) for code, _ in items):
         return [], Status.PROTOCOL
     claims = [Claim(frames.STATUSES[code], data) for code, data in items]
+    if frames.MEMORY in [code for code, _ in items[:-1]]:
+        return [], Status.PROTOCOL  # a child that says so does no more
     if claims and claims[-1].status == Status.MEMORY:
-        return claims[:-1], Status.MEMORY  # a child that says so does no more
+        return claims[:-1], Status.MEMORY
     return claims, "" if len(claims) == asked else _death(status, ended)
 
 

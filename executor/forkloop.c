@@ -16,6 +16,8 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -162,12 +164,12 @@ static PyObject *serve(PyObject *Py_UNUSED(self), PyObject *arguments) {
         uint32_t length;
         if (read_all(control, (char *)&length, sizeof length) != 0)
             Py_RETURN_NONE;
+        if (used)
+            explicit_bzero(body, used); /* a child shall not find what another was given */
         if (length > room) {
             free(body);
-            body = calloc(1, length);
+            body = malloc(length);
             room = length;
-        } else if (length < used) { /* a child shall not find what another was given */
-            memset(body + length, 0, used - length);
         }
         used = length;
         struct request limits;

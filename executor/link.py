@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 from executor import frames
 
@@ -76,8 +77,7 @@ class Link(asyncio.Protocol):
             failure = Unserved
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # other event loops have classes of their own
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.end(str(exc or "it closed its socket"))

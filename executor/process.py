@@ -45,6 +45,7 @@ class Process:
             "PYTHONPATH": str(_ROOT),
             "PYTHONHASHSEED": str(hash_seed),
             "LC_ALL": "C.UTF-8",
+            "LD_BIND_NOW": "1",  # else each child looks the functions up anew
             "MALLOC_ARENA_MAX": "1",
             "MALLOC_TOP_PAD_": str(1 << 20),  # fewer brk calls in a child
         }
@@ -86,9 +87,9 @@ class Process:
     async def close(self) -> None:
         """Kill what is running, for good."""
         self._closed = True
-        self._end("closed")
+        self._kill()
         async with self._starting:
-            self._end("closed")
+            self._kill()
 
     async def _ready(self) -> Link:
         if self._link is not None and not self._starting.locked():
@@ -100,7 +101,7 @@ class Process:
                 try:
                     await self._start()
                 except BaseException:
-                    self._end("did not start")
+                    self._kill()
                     raise
             assert self._link is not None
             return self._link
@@ -129,17 +130,18 @@ class Process:
         if not self.landlock and self.starts == 1:
             logger.warning("%s: no Landlock in this kernel; seccomp alone keeps files and network away", self.name)
 
-    def _end(self, reason: str) -> None:
-        if self._link is not None:
-            self._link.end(reason)
-        self._ended(reason)
-
     def _ended(self, reason: str) -> None:
         """The link is closed: end the process, too."""
+        if self._child is not None and self._link is not None and not self._closed:
+            logger.warning("%s died: %s", self.name, reason)
         self._link = None
+        self._kill()
+
+    def _kill(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.end("closed")
         if self._child is not None:
-            if not self._closed:
-                logger.warning("%s died: %s", self.name, reason)
             self._child.kill()
             self._child.wait()  # it has been killed: no time to speak of
             self._child = None

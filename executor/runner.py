@@ -19,7 +19,7 @@ from executor.values import NotAValue, canonical
 
 # Modules that the library itself imports late; behind the sandbox there is no file to import them from.
 _LATE = (
-    "_strptime", "encodings.ascii", "encodings.cp1252", "encodings.idna", "encodings.latin_1",
+    "encodings.ascii", "encodings.cp1252", "encodings.idna", "encodings.latin_1",
     "encodings.shift_jis", "encodings.utf_16", "encodings.utf_16_le", "encodings.utf_32",
     "encodings.utf_8_sig", "encodings.unicode_escape", "encodings.raw_unicode_escape",
     "encodings.hex_codec", "encodings.rot_13", "encodings.punycode", "stringprep",

@@ -70,8 +70,7 @@ class Shard:
         """SandboxUnavailable if this machine cannot hold a program, with the reason."""
         self._failure: asyncio.Future[SandboxUnavailable] = asyncio.get_running_loop().create_future()
         try:
-            for process in self.processes:
-                await process.start()
+            await asyncio.gather(*[process.start() for process in self.processes])
         except BaseException:
             await self.close()
             raise

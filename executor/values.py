@@ -9,12 +9,9 @@ Invariant: canonical(parse(text)) is a fixed point of canonical ∘ parse.
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Iterable
 
 MAX_DEPTH = 40  # of containers in each other
-
-_NAMES = {"nan": math.nan, "inf": math.inf, "nanj": complex(0, math.nan), "infj": complex(0, math.inf)}
 
 
 class NotAValue(ValueError):
@@ -83,8 +80,10 @@ def literal(node: ast.expr, depth: int = 0) -> object:
                 return real + imaginary if isinstance(sign, ast.Add) else real - imaginary
             except OverflowError as error:
                 raise NotAValue(str(error)) from error
-        case ast.Name(id=name) if name in _NAMES:
-            return _NAMES[name]
+        case ast.Name(id="nan" | "inf" as name):
+            return float(name)  # a new one each time: a set tells two NaNs apart by identity
+        case ast.Name(id="nanj" | "infj" as name):
+            return complex(0, float(name[:-1]))
         case ast.Call(func=ast.Name(id="set" | "frozenset" as name), args=[], keywords=[]):
             return set() if name == "set" else frozenset()
         case ast.Call(func=ast.Name(id="frozenset"), args=[ast.Set() as elements], keywords=[]):

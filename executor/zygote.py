@@ -3,7 +3,8 @@
 Request: frames.REQUEST, then items: marshalled code, marshalled input expressions. Reply: frames.REPORT, then the
 child's bytes, untouched. The first reply, unasked: frames.HELLO, or 255 and why there can be no sandbox.
 
-The loop is executor/forkloop.c where it could be built, else `serve` here: the same contract, twice the CPU time.
+The loop is executor/forkloop.c where it could be built, else `serve` here: the same contract for about a third more
+CPU time, except that a child of `serve` may find remains of earlier jobs in its memory.
 Never runs or parses anything from a program itself, holds no secret, and no file or socket but its control socket. It
 ends when that closes, and each child with it.
 """

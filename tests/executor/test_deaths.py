@@ -13,10 +13,11 @@ from common.errors import SandboxUnavailable
 from common.jobs import Validate, Verify
 from common.types import Task, TaskType
 from executor.link import Died
+from executor.outcome import Outcome
 from executor.process import Process
 from executor.reader import Reader
 from executor.shard import Shard
-from executor.side import Outcome, Side
+from executor.side import Side
 from tests.executor.conftest import CONFIG
 
 

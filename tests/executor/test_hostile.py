@@ -8,7 +8,9 @@ statuses that are right without the policy. Several entries may share a file. A 
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import importlib.util
 import json
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -34,6 +36,10 @@ PROBED = ("[2.0, ['a', 'b'], '1']",)
 
 HOSTILE = Path(__file__).with_name("hostile")
 OWN = json.loads((HOSTILE / "manifest.json").read_text())
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
 def children(pid: int) -> list[int]:
@@ -67,7 +73,7 @@ class Target:
         assert reply.status in allowed, reply
         clean = await self.shard.validate(PROBE)
         assert clean.outputs == PROBED, clean
-        assert [pid for pid in self.servers if Path(f"/proc/{pid}").exists()] == self.servers
+        assert all(alive(pid) for pid in self.servers)
         assert not any(children(pid) for pid in self.servers)
         assert not made()
         return reply.status
@@ -83,10 +89,11 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
     assert servers
     yield Target(shard, policy, servers)
     await shard.close()
-    assert not any(Path(f"/proc/{pid}").exists() for pid in servers)
+    assert not any(alive(pid) for pid in servers)
 
 
 WITH_POLICY, OPEN, OPEN_IN_PYTHON = (True, True), (False, True), (False, False)  # policy, native
+once = pytest.mark.parametrize("target", [OPEN], ids=["open"], indirect=True)
 twice = pytest.mark.parametrize("target", [WITH_POLICY, OPEN], ids=["policy", "open"], indirect=True)
 thrice = pytest.mark.parametrize(
     "target",
@@ -123,6 +130,39 @@ async def test_own_programs(target: Target, name: str) -> None:
         assert status == "policy"
 
 
+@once
+async def test_own_programs_all_at_once(target: Target) -> None:
+    """Jobs that travel together to the same fork servers get each its own answer."""
+    quick = [case for case in OWN.values() if not any("timeout" in status for status in case["expect"])]
+    jobs = [Validate((HOSTILE / case["file"]).read_text(), tuple(case["inputs"])) for case in quick]
+    probes = [Validate(f"def f(x): return x + {number}", ("1",)) for number in range(len(jobs))]
+    replies = await asyncio.gather(
+        *[target.shard.validate(job) for pair in zip(jobs, probes, strict=True) for job in pair]
+    )
+    assert [reply.outputs for reply in replies[1::2]] == [(str(1 + number),) for number in range(len(jobs))]
+    for job, case, reply in zip(jobs, quick, replies[::2], strict=True):
+        assert reply.status in case["expect"], (job, reply)
+
+
+async def test_memory_holds_nothing_of_earlier_jobs() -> None:
+    """The loop in C sees to that; the one in Python cannot."""
+    if importlib.util.find_spec("executor._forkloop") is None:
+        pytest.skip("executor/forkloop.c was not built: no C compiler at set-up")
+    one_lane = dataclasses.replace(LIMITS, first_slice=LIMITS.cpu_limit)  # the search takes longer than a slice
+    shard = Shard(one_lane, policy=False)
+    await shard.start()
+    try:
+        search, secret = (HOSTILE / "search.txt").read_text(), "these words are nobody else's business"
+        for size in (1, 100, 10):
+            await shard.validate(Validate("def f(x): return [x]", (repr(secret * size),)))
+        sought = repr(bytes(byte + 1 for byte in secret.encode()))
+        shown = f'{search}SECRET = "{secret}"\n'
+        assert (await shard.validate(Validate(shown, (sought,)))).outputs == ("True",)
+        assert (await shard.validate(Validate(search, (sought,)))).outputs == ("False",)
+    finally:
+        await shard.close()
+
+
 def lines(count: int, line: str) -> str:
     return "\n".join(line.replace("N", str(number)) for number in range(count))
 
@@ -130,22 +170,22 @@ def lines(count: int, line: str) -> str:
 # Against what reads programs: (text, status without policy).
 TEXTS = {
     "brackets": ("def f(x): return " + "[" * 5000 + "]" * 5000, "syntax"),
-    "unary": ("def f(x): return " + "-" * 15000 + "x", "syntax|checker_crash"),
-    "negations": ("def f(x): return " + "not " * 4000 + "x", "syntax|checker_crash"),
-    "attributes": ("def f(x): return x" + ".a" * 8000, "syntax|checker_crash"),
-    "sum": ("def f(x): return x" + "+1" * 8000, "syntax|checker_crash"),
-    "comparison": ("def f(x): return x" + "<1" * 8000, "error|ok"),
-    "lambdas": ("f = " + "lambda x: " * 1500 + "1", "syntax|unserialisable|checker_crash"),
+    "unary": ("def f(x): return " + "-" * 15000 + "x", "syntax"),
+    "negations": ("def f(x): return " + "not " * 4000 + "x", "syntax"),
+    "attributes": ("def f(x): return x" + ".a" * 8000, "syntax"),
+    "sum": ("def f(x): return x" + "+1" * 8000, "syntax"),
+    "comparison": ("def f(x): return x" + "<1" * 8000, "ok"),
+    "lambdas": ("f = " + "lambda x: " * 1500 + "1", "syntax"),
     "calls": ("def f(x): return " + "f(" * 99 + "x" + ")" * 99, "error"),
-    "conditions": ("def f(x): return " + "1 if x else " * 1300 + "2", "syntax|ok|checker_crash"),
-    "elifs": ("def f(x):\n if x: return 1\n" + lines(700, " elif x == N: pass"), "syntax|ok|checker_crash"),
-    "decorators": ("\n".join(["@abs"] * 3000) + "\ndef f(x): return x", "error|checker_crash"),
+    "conditions": ("def f(x): return " + "1 if x else " * 1300 + "2", "syntax"),
+    "elifs": ("def f(x):\n if x: return 1\n" + lines(700, " elif x == N: pass"), "syntax"),
+    "decorators": ("\n".join(["@abs"] * 3000) + "\ndef f(x): return x", "error"),
     "indentation": ("\n".join(" " * n + "if 1:" for n in range(101)), "syntax"),
     "tabs": ("def f(x):\n\tif x:\n        return x", "syntax"),
     "form feeds": ("\f" * 9000 + "def f(x): return x", "ok"),
     "continued": ("def f(x): return x" + " \\\n" * 5000 + "+ 1", "ok"),
     "name": (f"def f({'x' * 16000}): return 1", "ok"),
-    "names": ("def f(x): return 1\n" + lines(900, "aN = bN = N"), "error|ok"),
+    "names": ("def f(x): return 1\n" + lines(900, "aN = bN = N"), "ok"),
     "arguments": (f"def f({', '.join(f'a{n}=1' for n in range(1500))}): return 1", "ok"),
     "f-strings": ("def f(x): return f'{x:{x:{x}}}'", "syntax|error"),
     "quotes": ("def f(x): return " + "f'" * 5001, "syntax"),
@@ -154,26 +194,26 @@ TEXTS = {
     "exponent": ("def f(x): return 1e999999999999999999999, 1e-9999999999999999999", "ok"),
     "folded text": ("def f(x): return 'a' * 10**12", "memory"),
     "folded power": ("def f(x): return 10**(10**(10**10))", "timeout_cpu|memory"),
-    "folded shift": ("def f(x): return len((1 << (1 << 40)) * ())", "memory|error"),
-    "folded tuples": ("def f(x): return len(" + "(" * 60 + "1,) " + "* 9,) " * 58 + "* 9)", "ok|syntax|memory"),
+    "folded shift": ("def f(x): return len((1 << (1 << 40)) * ())", "memory"),
+    "folded tuples": ("def f(x): return len(" + "(" * 50 + "1" + ",)*9" * 50 + ")", "ok"),
     "named characters": ("def f(x): return '" + r"\N{LATIN SMALL LETTER A}" * 600 + "'", "ok"),
     "unnamed character": ("def f(x): return '" + r"\N{" + "A" * 9000 + "}'", "syntax"),
     "surrogate": ("def f(x): return '\ud800'", "syntax"),
     "surrogate, written": (r"def f(x): return '\ud800'", "ok"),
     "NUL": ("def f(x): return 1\0", "syntax"),
-    "mark": ("\ufeffdef f(x): return 1", "ok|syntax"),
+    "mark": ("\ufeffdef f(x): return 1", "syntax"),
     "cookie": ("# -*- coding: utf-7 -*-\ndef f(x): return 1", "ok"),
     "unknown cookie": ("# -*- coding: rot13 -*-\nqrs s(k): erghea 1\ndef f(x): return 1", "syntax"),
-    "wide letters": ("def f(x): return ｅｖａｌ('1')", "ok"),
+    "wide letters": ("def f(x): return \uff45\uff56\uff41\uff4c('1')", "ok"),
     "directions": ("def f(x):\n    '\u202e' # \u2066 return 0\n    return 1", "ok"),
     "globals": ("def f(x): return 1\n" + lines(900, "global gN"), "ok"),
     "nonlocal": ("def f(x):\n    nonlocal x", "syntax"),
     "star": ("def f(x):\n    from math import *", "syntax"),
     "await": ("def f(x): await x", "syntax"),
-    "future": ("from __future__ import barry_as_FLUFL\ndef f(x): return 1 <> 2", "syntax|error|ok"),
-    "patterns": ("def f(x):\n match x:\n  case " + "[" * 150 + "]" * 150 + ": return 1\n return 0", "ok|syntax"),
-    "alternatives": ("def f(x):\n match x:\n  case " + "|".join(map(str, range(3000))) + ": return 1", "ok|syntax"),
-    "too long": ("def f(x): return 1 #" + "x" * 20000, "too_big|ok"),
+    "future": ("from __future__ import barry_as_FLUFL\ndef f(x): return 1 <> 2", "syntax"),
+    "patterns": ("def f(x):\n match x:\n  case " + "[" * 150 + "]" * 150 + ": return 1\n return 0", "ok"),
+    "alternatives": ("def f(x):\n match x:\n  case " + "|".join(map(str, range(3000))) + ": return 1", "ok"),
+    "too long": ("def f(x): return 1 #" + "x" * 20000, "too_big"),
     "empty": ("", "error"),
     "no function": ("f = 3", "error"),
 }
@@ -187,17 +227,17 @@ async def test_texts_against_the_checker(target: Target, name: str) -> None:
 
 
 INPUTS = {
-    "text bomb": ("'a' * 10**12", "input|memory"),
-    "list bomb": ("[0] * 10**11", "input|memory"),
-    "loop": ("[0 for _ in iter(int, 1)]", "timeout_cpu|memory|input"),
-    "deep": ("[" * 90 + "]" * 90, "input|unserialisable"),
+    "text bomb": ("'a' * 10**12", "input"),
+    "list bomb": ("[0] * 10**11", "input"),
+    "loop": ("[0 for _ in iter(int, 1)]", "timeout_cpu"),
+    "deep": ("[" * 90 + "]" * 90, "unserialisable"),
     "deeper": ("[" * 5000, "input"),
     "endless generator": ("(0 for _ in iter(int, 1))", "unserialisable"),
     "two lists": ("1), f(2", "input"),
     "statement": ("1); import os; (2", "input"),
     "comment": ("1 #", "input"),
     "lines": ("1\n,\n2\n)\nf(", "input"),
-    "star": ("*range(10**9)", "memory|input|timeout_cpu"),
+    "star": ("*range(10**9)", "input"),
     "names": ("**{'x': 1, 'y' * 10**6: 2}", "error"),
     "exit": ("exit()", "input"),
     "raise": ("(_ for _ in ()).throw(SystemExit)", "input"),
@@ -206,7 +246,7 @@ INPUTS = {
     "mark": ("\ufeff1", "input"),
     "digits": ("9" * 4301, "input"),
     "hexadecimal": ("0x" + "f" * 9000, "too_big"),
-    "too long": ("'" + "x" * 20000 + "'", "too_big|ok"),
+    "too long": ("'" + "x" * 20000 + "'", "too_big"),
     "yield": ("(yield)", "input"),
     "await": ("await f(1)", "input"),
 }

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from executor import checker, frames, keys
+
+OK = ("ok", "ok")
 
 
 def status(program: str, *, policy: bool = True) -> str:
@@ -28,6 +33,13 @@ def input_status(text: str) -> str:
         "def g(x): return x\nclass B:\n    def m(self): return 1\ndef f(x):\n    def h(): return g(x)\n    return h()",
         "def f(x): return 1\ndef f(x): return 2",
         "f = lambda x: x",
+        "class A:\n    def __init__(self, x): self.x = x\n    def __add__(self, o): return A(self.x + o.x)\n"
+        "    def __eq__(self, o): return self.__dict__ == o.__dict__\n"
+        "def f(x): return (A(x) + A(x)).__class__.__name__",
+        "class B(list):\n    def __init__(self): super().__init__()\ndef f(x): return B.__mro__, B().__doc__",
+        "def f(x): return getattr(x, 'upper')(), x.__len__(), type(x)",
+        "def g():\n    id = 1\n    class A:\n        x = id\n    return A\ndef f(x): return g().x",
+        "class N:\n    pass\nN.next = None\ndef f(x): return N().next",
     ],
 )
 def test_allowed(program: str) -> None:
@@ -52,6 +64,14 @@ def test_allowed(program: str) -> None:
         "def f(x): return 1" + " + 1" * 80,
         "def f(x): return [" + "1, " * 6000 + "]",
         "def f(x): return '" + "a" * 20000 + "'",
+        "def f(x): return ｅｖａｌ(x)",  # noqa: RUF001 - the parser reads eval
+        "def f(x): return ().__class__.__base__.__subclasses__()",
+        "def f(x): return (lambda: f.__globals__)()",
+        "def f(x):\n    g = (y for y in x)\n    return g.gi_frame.f_back",
+        "def f(x):\n    try: x()\n    except Exception as e: return e.__traceback__.tb_frame",
+        "def f(x): return len.__self__",
+        "def g(x): return 1\ndef f(x):\n    f.__code__ = g.__code__\n    return 2",
+        "def f(x):\n    del f.__code__",
     ],
 )
 def test_refused_by_policy_alone(program: str) -> None:
@@ -89,9 +109,39 @@ def test_more_or_less_than_one_argument_list_is_refused(text: str) -> None:
     assert input_status(text) == "input"
 
 
-def test_inputs_obey_the_policy() -> None:
-    assert input_status("open('x')") == "policy"
-    assert input_status("(lambda: eval('1'))()") == "policy"
+@pytest.mark.parametrize(
+    "text",
+    [
+        "TABLE[1:], TABLE", "Node(1, Node(2))", "'a b'.split()[0].upper()", "dict(a=1).items()", "range(3)",
+        "(lambda s: s.strip())", "[4], (lambda x: x.reverse())", "sorted([3, 1], key=lambda p: -p)", "float('inf')",
+        "isinstance(1, int), hasattr(1, 'real')", "[x.real for x in (1, 2)]", "(lambda n: (m := n + 1))(3)",
+        "f'{1:>5}'", "'{0.__class__}'.format(1)", "{**{'a': 1}}, *[2]", "x='__class__'", "_TABLE",
+    ],
+)  # fmt: skip
+def test_inputs_compute_arguments(text: str) -> None:
+    assert input_status(text) == "ok"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "open('x')", "(lambda: eval('1'))()", "().__class__", "x=().__class__.__base__.__subclasses__()",
+        "[g.gi_frame for g in [(x for x in 'a')]]", "(lambda: ().__doc__)", "f'{().__class__}'", "Node()._x",
+        "getattr((), '__class__')", "setattr(f, 'a', 1)", "delattr(f, 'a')", "attrgetter('__class__')(())",
+        "methodcaller('clear')(TABLE)", "type(1)", "type('A', (), {})()", "__build_class__(lambda: 1, 'A')",
+        "__import__('os')", "__name__", "(f := lambda x: 1)", "[(f := 1) for _ in 'a']", "x=(TABLE := {})",
+        "TABLE.update({1: 2})", "re.enum.sys.modules", "(lambda t: t.clear())(TABLE)", "[TABLE, ''.join('a')]",
+        "len.__self__", "(lambda: (yield)).__code__", "(lambda: 1)().real, (lambda: TABLE)()",
+    ],
+)  # fmt: skip
+def test_inputs_do_nothing_else(text: str) -> None:
+    assert input_status(text) == "policy"
+
+
+def test_ordinary_programs_and_inputs_pass(shared: Path) -> None:
+    rows = [json.loads(line) for line in (shared / "data" / "cruxeval" / "cruxeval.jsonl").read_text().splitlines()]
+    assert len(rows) >= 400
+    assert {row["id"]: why for row in rows if (why := (status(row["code"]), input_status(row["input"]))) != OK} == {}
 
 
 def test_literal_inputs_are_known_by_value_and_others_by_text() -> None:
