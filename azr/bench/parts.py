@@ -42,6 +42,7 @@ async def forks(server: Process, programs: Sequence[Compiled], config: ExecutorC
     """One side, without what the checker and this process do. PartFailed if a program has no outcome in it."""
     section = f"fork server + child, fork loop {'in C' if server.native else 'in Python'}"
     loop = asyncio.get_running_loop()
+    empty = [await _cpu_of_a_fork(server, program.code, (), config) for program in programs]
     spent, waited, faults = [], [], meter.faults(server.pid or 0)
     for program in programs:
         start = loop.time()
@@ -51,6 +52,7 @@ async def forks(server: Process, programs: Sequence[Compiled], config: ExecutorC
     several = [await _cpu_of_a_fork(server, program.code, program.inputs * RUNS, config) for program in programs]
     runs = RUNS * sum(len(program.inputs) for program in programs)
     return [
+        Reading(section, "no input, nothing run: CPU, mean", "ms", statistics.mean(empty) * 1e3),
         Reading(section, "1 input: CPU, mean", "ms", statistics.mean(spent) * 1e3),
         Reading(section, "1 input: CPU, p50", "ms", statistics.median(spent) * 1e3),
         Reading(section, "1 input: CPU, p99", "ms", percentile(spent, 0.99) * 1e3),

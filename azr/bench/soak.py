@@ -15,7 +15,7 @@ from azr.bench.meter import Footprint, footprints
 from azr.bench.workload import Case, endless
 from executor.shard import Shard
 
-_WARM_UP = 0.1  # of the executions, before them
+_WARM_UP = 0.5  # of the executions that are measured; the allocator takes that long to settle
 _ENDLESS_EVERY = 500  # jobs: so that the slow lanes work, too
 _REPORTS = 10
 _MIB = 1 << 20
@@ -32,7 +32,7 @@ class Growth:
 
 
 async def soak(shard: Shard, cases: Sequence[Case], executions: int, width: int) -> list[Growth]:
-    """Run `executions` (program, input) pairs, in jobs of several inputs, after a tenth more to warm up."""
+    """Run `executions` (program, input) pairs, in jobs of several inputs, after half as many to warm up."""
     await closed(shard, _jobs("warm-up", shard, cases, math.ceil(executions * _WARM_UP)), width)
     before = _sample(shard)
     await closed(shard, _jobs("soak", shard, cases, executions), width)
