@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
 from common.jobs import Validate, Verdict, Verify
 from common.types import Task, TaskType
 from executor.shard import Shard
+from tests.executor.conftest import CONFIG
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -162,3 +164,17 @@ async def test_verdicts_of_many_callers(shard: Shard) -> None:
     asked = [task(TaskType.ABDUCTION, f"def f(x): return x + {n}", ("1",), (str(1 + n),)) for n in range(40)]
     replies = await asyncio.gather(*[shard.verify(Verify(one, ("1", "2"))) for one in asked])
     assert all(r.verdicts == (Verdict(True, "ok"), Verdict(False, "ok")) for r in replies)
+
+
+async def test_strict_equality_tells_types_apart(native: bool) -> None:
+    strict = Shard(dataclasses.replace(CONFIG, strict=True), native=native)
+    await strict.start()
+    try:
+        deduction = task(TaskType.DEDUCTION, "def f(x): return x", ("1",), ("[1, {2: 3, 4: 5}]",))
+        assert await verdicts(strict, deduction, "[1,{2:3,4:5}]", "[True, {2: 3, 4: 5}]", "[1, {4: 5, 2: 3}]") == [
+            (True, "ok"), (False, "ok"), (False, "ok"),
+        ]  # fmt: skip
+        abduction = task(TaskType.ABDUCTION, "def f(x): return x", ("1",), ("1",))
+        assert await verdicts(strict, abduction, "1", "1.0", "True") == [(True, "ok"), (False, "ok"), (False, "ok")]
+    finally:
+        await strict.close()
