@@ -48,4 +48,6 @@ def _death(status: int, ended: int) -> str:
         return Status.TIMEOUT_CPU
     if number == signal.SIGSYS:
         return Status.VIOLATION
+    if number == frames.NO_CHILD:
+        return Status.INFRA
     return f"crash_{number}" if number else Status.EXITED

@@ -43,6 +43,7 @@ struct item {
     uint32_t length;
 } __attribute__((packed));
 enum { ITSELF, BY_CLOCK, BY_FLOOD };
+enum { NO_CHILD = 12 };
 enum { MORE = 1 << 16, DESCRIPTORS = 64 };
 
 static int read_all(int descriptor, char *into, size_t count) {
@@ -94,11 +95,16 @@ static int grow(struct sink *sink, size_t room) {
     return madvise(data, room, MADV_DONTFORK);
 }
 
-/* In the child. Leaves the process rather than run anything with a layer missing. */
+static void die(void) {
+    raise(NO_CHILD);
+    _exit(1);
+}
+
+/* In the child. Ends the process rather than run anything with a layer missing. */
 static void lock_down(pid_t parent, int pipe_end, int result, uint32_t cpu_ms, const struct sock_fprog *filter) {
     struct itimerval cpu = {{0, 0}, {cpu_ms / 1000, (suseconds_t)(cpu_ms % 1000) * 1000}};
     if (pipe_end != result && dup2(pipe_end, result) < 0)
-        _exit(1);
+        die();
     if (syscall(SYS_close_range, result + 1, ~0U, 0) != 0)
         for (int other = result + 1; other < DESCRIPTORS; other++)
             close(other);
@@ -106,7 +112,7 @@ static void lock_down(pid_t parent, int pipe_end, int result, uint32_t cpu_ms, c
         close(other);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != parent || setitimer(ITIMER_PROF, &cpu, NULL) != 0 ||
         syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, filter) != 0)
-        _exit(1);
+        die();
 }
 
 /* What the child writes until it closes, added to `sink`. Returns why listening ended. */
@@ -180,11 +186,17 @@ static PyObject *serve(PyObject *Py_UNUSED(self), PyObject *arguments) {
         memcpy(&limits, body, sizeof limits);
 
         int ends[2];
-        if (pipe(ends) != 0)
-            return PyErr_SetFromErrno(PyExc_OSError);
-        pid_t child = fork();
-        if (child < 0)
-            return PyErr_SetFromErrno(PyExc_OSError);
+        pid_t child = -1;
+        if (pipe(ends) == 0 && (child = fork()) < 0) {
+            close(ends[0]);
+            close(ends[1]);
+        }
+        if (child < 0) { /* no descriptors, no processes or no memory just now */
+            struct report none = {.length = sizeof none - sizeof none.length, .status = NO_CHILD};
+            if (write_all(control, (const char *)&none, sizeof none) != 0)
+                Py_RETURN_NONE;
+            continue;
+        }
         if (child == 0) {
             lock_down(parent, ends[1], result, limits.cpu_ms, &filter);
             return unpack(&limits, body + sizeof limits, body + length);

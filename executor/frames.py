@@ -18,6 +18,7 @@ UNAVAILABLE = b"\xff"  # or that, and why there can be no sandbox
 REQUEST = struct.Struct("<IIIIB")
 NO_PROBE = 255
 REPORT = struct.Struct("<iBI")  # from a zygote, before the child's bytes: wait status, ended, CPU µs
+NO_CHILD = 12  # SIGUSR2 as wait status: there was no child, or it could not be locked down, so nothing was run
 ENDED_ITSELF, ENDED_BY_CLOCK, ENDED_BY_FLOOD = range(3)  # why the zygote stopped listening to a child
 
 # Codes of items that answer; texts equal common.types.Status, which processes without numpy cannot import.

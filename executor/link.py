@@ -47,8 +47,10 @@ class Link(asyncio.Protocol):
         return len(self._asked)
 
     def ask(self, body: bytes, timeout: float) -> asyncio.Future[bytes]:
-        """Send a request; `timeout` (s) runs from when it is the oldest. The future may be cancelled."""
-        assert self._transport is not None
+        """Send a request; `timeout` (s) runs from when it is the oldest. The future may be cancelled. Unserved if the
+        connection has ended."""
+        if self._transport is None:
+            raise Unserved("closed")
         self._transport.write(frames.LENGTH.pack(len(body)) + body)
         return self.expect(timeout)
 

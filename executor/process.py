@@ -103,18 +103,14 @@ class Process:
                 except BaseException:
                     self._kill()
                     raise
-            assert self._link is not None
+            if self._link is None:
+                raise SandboxUnavailable(f"{self.name} died as soon as it had started")
             return self._link
 
     async def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # From this very thread, which must outlive the child: the kernel kills it when its parent thread ends.
-            self._child = subprocess.Popen(  # noqa: ASYNC220 - a fork and exec, some milliseconds
-                self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=self._environment, cwd="/"
-            )
+        ours = self._spawn()
         loop = asyncio.get_running_loop()
-        link = Link(self._ended)
+        link = Link(lambda reason: self._ended(link, reason))
         self._link = link
         hello = link.expect(_START_TIMEOUT)
         await loop.create_unix_connection(lambda: link, sock=ours)
@@ -125,17 +121,36 @@ class Process:
             self.landlock, self.native = frames.HELLO.unpack(said)
             await self._prove(link.ask)
         except (Died, Unserved) as error:
+            if self._closed:
+                raise PartFailed(self.name, "closed") from error
             raise SandboxUnavailable(f"{self.name} did not come up ({error})") from error
         self.starts += 1
         if not self.landlock and self.starts == 1:
             logger.warning("%s: no Landlock in this kernel; seccomp alone keeps files and network away", self.name)
 
-    def _ended(self, reason: str) -> None:
-        """The link is closed: end the process, too."""
-        if self._child is not None and self._link is not None and not self._closed:
-            logger.warning("%s died: %s", self.name, reason)
-        self._link = None
-        self._kill()
+    def _spawn(self) -> socket.socket:
+        """Start the process; our end of its socket."""
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise SandboxUnavailable(f"{self.name} cannot be started: {error}") from error
+        with theirs:
+            try:
+                # From this very thread, which must outlive the child: the kernel kills it when its parent thread ends.
+                self._child = subprocess.Popen(
+                    self._command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=self._environment, cwd="/"
+                )
+            except OSError as error:
+                ours.close()
+                raise SandboxUnavailable(f"{self.name} cannot be started: {error}") from error
+        return ours
+
+    def _ended(self, link: Link, reason: str) -> None:
+        """`link` is closed: end its process, too."""
+        if link is self._link:
+            if not self._closed:
+                logger.warning("%s died: %s", self.name, reason)
+            self._kill()
 
     def _kill(self) -> None:
         link, self._link = self._link, None

@@ -23,7 +23,7 @@ from executor.process import Process
 
 _BATCH = 16  # texts of one question: some milliseconds
 _UNDER_WAY = 2  # batches: the checker need not wait for us
-_REMEMBERED = 4096  # bytes; longer texts are read again rather than kept
+_REMEMBERED = 8192  # bytes; what is longer, before or after reading, is read again rather than kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,8 @@ class Reader:
 
     async def close(self) -> None:
         await self.process.close()
-        await asyncio.gather(*self._batches, return_exceptions=True)
+        while self._batches:
+            await asyncio.gather(*self._batches, return_exceptions=True)
 
     async def program(self, text: str) -> Read:
         (read,) = await self._read(frames.PROGRAM, [text.encode("utf-8", "surrogatepass")])
@@ -91,7 +92,8 @@ class Reader:
     async def _ask(self, batch: list[frames.Item]) -> None:
         try:
             for item, read in zip(batch, await self._answers(batch), strict=True):
-                lasting = read.status != Status.CHECKER_CRASH and len(item[1]) <= _REMEMBERED
+                short = max(len(item[1]), len(read.payload)) <= _REMEMBERED
+                lasting = short and read.status != Status.CHECKER_CRASH
                 self._known.settle(item, read, keep=lasting)
         except Exception as error:  # noqa: BLE001 - whoever waits must see it
             self._known.fail(error, batch)

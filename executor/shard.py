@@ -112,9 +112,9 @@ class Shard:
         if refused is not None:
             return Validation(refused.status, refused.detail)
         first, second = sorted(self.sides, key=lambda side: side.load)
-        outcomes = await first.run(program, inputs, together=True)
+        outcomes = await first.run(program, inputs)
         if _failure(outcomes) is None:
-            again = await second.run(program, inputs, together=True)
+            again = await second.run(program, inputs)
             outcomes = [agreed(*pair) for pair in zip(outcomes, again, strict=True)]
         failure = _failure(outcomes)
         if failure is not None:
@@ -130,7 +130,7 @@ class Shard:
         hidden = task.shown if task.type is TaskType.INDUCTION else 0
         wanted = await self.reader.values([text.encode("utf-8", "surrogatepass") for text in task.outputs[hidden:]])
         if not wanted or not all(read.ok for read in wanted):
-            return [Verdict(False, Status.INFRA, "the task has no readable output")] * len(answers)
+            return _unreadable("output", answers)
         match task.type:
             case TaskType.DEDUCTION:
                 reads = await self.reader.values([answer.encode("utf-8", "surrogatepass") for answer in answers])
@@ -139,34 +139,25 @@ class Shard:
                 program, inputs = await asyncio.gather(
                     self.reader.program(task.program), self.reader.expressions(answers)
                 )
-                return await self._judge_inputs(program, inputs, wanted[0])
+                if not program.ok:
+                    return _unreadable("program", answers)
+                # Each for itself: in one child an answer could spoil what comes behind it.
+                return list(await asyncio.gather(*[self._judge(program, [read], wanted) for read in inputs]))
             case TaskType.INDUCTION:
                 inputs = await self.reader.expressions(task.inputs[hidden:])
-                return list(await asyncio.gather(*[self._judge_program(text, inputs, wanted) for text in answers]))
+                if not all(read.ok for read in inputs):
+                    return _unreadable("input", answers)
+                programs = await asyncio.gather(*[self.reader.program(text) for text in answers])
+                return list(await asyncio.gather(*[self._judge(program, inputs, wanted) for program in programs]))
 
-    async def _judge_inputs(self, program: Read, inputs: Sequence[Read], wanted: Read) -> list[Verdict]:
-        """Of each input by itself: does the program map it to `wanted`?"""
-        if not program.ok:
-            return [Verdict(False, program.status, program.detail)] * len(inputs)
-        judged: dict[bytes, Outcome] = {}
-        left = [read for read in inputs if read.ok]
-        for side in sorted(self.sides, key=lambda side: side.load):
-            for read, outcome in zip(left, await side.run(program, left, together=False), strict=True):
-                known = judged.get(read.payload)
-                judged[read.payload] = outcome if known is None else agreed(known, outcome)
-            left = [read for read in left if self._same(judged[read.payload], wanted)]
-        found = [judged[read.payload] if read.ok else Outcome(read.status, read.detail) for read in inputs]
-        return [Verdict(self._same(outcome, wanted), outcome.status, _detail(outcome)) for outcome in found]
-
-    async def _judge_program(self, text: str, inputs: Sequence[Read], wanted: Sequence[Read]) -> Verdict:
+    async def _judge(self, program: Read, inputs: Sequence[Read], wanted: Sequence[Read]) -> Verdict:
         """Does the program map every input to what is wanted of it?"""
-        program = await self.reader.program(text)
         refused = next((read for read in (program, *inputs) if not read.ok), None)
         if refused is not None:
             return Verdict(False, refused.status, refused.detail)
         outcomes: list[Outcome] = []
         for side in sorted(self.sides, key=lambda side: side.load):
-            again = await side.run(program, inputs, together=True)
+            again = await side.run(program, inputs)
             outcomes = [agreed(*pair) for pair in zip(outcomes, again, strict=True)] if outcomes else again
             failure = _failure(outcomes)
             if failure is not None:
@@ -190,5 +181,6 @@ def _failure(outcomes: Sequence[Outcome]) -> Outcome | None:
     return min(failures, key=lambda outcome: outcome.status == Status.INFRA, default=None)
 
 
-def _detail(outcome: Outcome) -> str:
-    return "" if outcome.status == Status.OK else outcome.text
+def _unreadable(what: str, answers: Sequence[str]) -> list[Verdict]:
+    """Not the fault of the answers: all are infra."""
+    return [Verdict(False, Status.INFRA, f"the task has no readable {what}")] * len(answers)

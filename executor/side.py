@@ -12,7 +12,6 @@ at two deaths of a fork server is poison.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from executor.store import Store, place
 _DEATHS = 2  # of fork servers, with the same job, that make the job poison
 _MARGIN = 10.0  # seconds beyond the wall limit after which a silent fork server counts as dead
 _DETAIL = 200  # bytes of a failure's reason
+_WIDTH = 256  # inputs of one child
 _MORE = 1 << 16  # bytes a child may write beyond its outputs
 _REMEMBERED = 4096  # characters; longer outputs are run again rather than kept
 _RETRIED = frozenset((Status.TIMEOUT_CPU, Status.TIMEOUT_WALL, Status.MEMORY))
@@ -39,8 +39,7 @@ _RETRIED = frozenset((Status.TIMEOUT_CPU, Status.TIMEOUT_WALL, Status.MEMORY))
 logger = logging.getLogger(__name__)
 
 
-_NOT_RUN = Outcome(Status.INFRA, "not run: another input of the job had failed")
-_SKIPPED = Claim(Status.INFRA)
+_NOT_RUN = Claim(Status.INFRA, b"not run: another input of the job had failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +53,8 @@ class _Lane:
 @dataclass(slots=True)
 class _Job:
     code: bytes
-    together: bool
     deaths: int = 0
+    slow: bool = False  # it has been in the slow lane
 
 
 class Side:
@@ -77,7 +76,7 @@ class Side:
         self._fast = _Lane(fast, first, min(wall, config.wall_limit), False)
         self._slow = _Lane(slow, config.cpu_limit, config.wall_limit, True)
         self._reader, self._backwards, self._output_limit = reader, backwards, config.output_limit
-        self._outcomes: Cache[bytes, Outcome] = Cache(config.cache)
+        self._outcomes: Cache[bytes, list[Outcome]] = Cache(config.cache)
         self._scope, self._store = scope, store
         self._running: set[asyncio.Task[None]] = set()
         self.executions = 0  # (program, input) pairs that were run, not remembered
@@ -97,35 +96,41 @@ class Side:
             await process.close()
         await asyncio.gather(*self._running, return_exceptions=True)
 
-    async def run(self, program: Read, inputs: Sequence[Read], *, together: bool) -> list[Outcome]:
+    async def run(self, program: Read, inputs: Sequence[Read]) -> list[Outcome]:
         """An outcome per input, all of them ok reads; from memory, from a run under way, or from a new one.
 
-        `together`: one failure fails the job, so after an input that kills its child the others need not run.
+        The inputs stand together: after one that kills its child the others need not run, and are `infra`.
         SandboxUnavailable if a fork server cannot be had again.
         """
-        payloads = {place(self._scope, program.payload, read.payload): read.payload for read in inputs}
-        answers, fresh = self._outcomes.claim(payloads)
+        distinct = list(dict.fromkeys(read.payload for read in inputs))
+        key = place(self._scope, program.payload, frames.pack((frames.OK, data) for data in distinct))
+        answers, fresh = self._outcomes.claim([key])
         if fresh:
-            work = self._execute(_Job(program.payload, together), {key: payloads[key] for key in fresh})
+            work = self._execute(key, _Job(program.payload), distinct)
             task = asyncio.create_task(work)  # of its own: no caller's end is another's
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        found = dict(zip(payloads.values(), await collect(answers), strict=True))
+        (outcomes,) = await collect(answers)
+        found = dict(zip(distinct, outcomes, strict=True))
         return [found[read.payload] for read in inputs]
 
-    async def _execute(self, job: _Job, inputs: dict[bytes, bytes]) -> None:
+    async def _execute(self, key: bytes, job: _Job, inputs: Sequence[bytes]) -> None:
         try:
-            stored = self._stored(list(inputs))
-            fresh = {key: data for key, data in inputs.items() if key not in stored}
-            self.executions += len(fresh)
-            run = await self._outcomes_of(job, list(fresh.values())) if fresh else []
-            new = dict(zip(fresh, run, strict=True))
-            self._keep(new)
-            for key, outcome in (stored | new).items():
-                lasting = outcome.status in LASTING and len(outcome.text) <= _REMEMBERED
-                self._outcomes.settle(key, outcome, keep=lasting)
+            places = [key + number.to_bytes(4, "little") for number in range(len(inputs))]
+            stored = self._stored(places)
+            if len(stored) == len(inputs):
+                self._outcomes.settle(key, [stored[each] for each in places], keep=True)
+                return
+            self.executions += len(inputs)
+            outcomes = await self._outcomes_of(job, inputs)
+            # What the slow lane says may depend on the memory it gives, and so on the load that led there.
+            lasting = not job.slow and all(outcome.status in LASTING for outcome in outcomes)
+            if lasting:
+                self._keep(dict(zip(places, outcomes, strict=True)))
+            short = sum(len(outcome.text) for outcome in outcomes) <= _REMEMBERED
+            self._outcomes.settle(key, outcomes, keep=lasting and short)
         except Exception as error:
-            self._outcomes.fail(error, inputs)
+            self._outcomes.fail(error, [key])
             if not isinstance(error, AzrError):
                 raise
 
@@ -152,6 +157,7 @@ class Side:
         order = list(reversed(inputs)) * 2 if self._backwards else list(inputs)
         said = await self._claims(self._fast, job, order)
         if len(said) < len(order):
+            job.slow = True
             said += await self._claims(self._slow, job, order[len(said) :])
         texts = [claim.data for claim in said if claim.status == Status.OK]
         reads = dict(zip(texts, await self._reader.values(texts), strict=True))
@@ -163,16 +169,10 @@ class Side:
     async def _claims(self, lane: _Lane, job: _Job, inputs: Sequence[bytes]) -> list[Claim]:
         """A claim per input; of the fast lane perhaps fewer: the rest is the slow lane's."""
         found: list[Claim] = []
-        fatal: dict[bytes, Claim] = {}  # an input that killed its child is not run again
-        width = len(inputs)
+        width = _WIDTH
         while len(found) < len(inputs):
             rest = inputs[len(found) :]
-            if fatal and job.together:
-                return found + [fatal.get(data, _SKIPPED) for data in rest]
-            if rest[0] in fatal:
-                found.append(fatal[rest[0]])
-                continue
-            batch = list(itertools.takewhile(lambda data: data not in fatal, rest[:width]))
+            batch = rest[:width]
             try:
                 reply = await lane.process.ask(self._request(lane, job.code, batch), lane.wall_limit + _MARGIN)
             except Died:
@@ -187,8 +187,7 @@ class Side:
             if death == Status.PROTOCOL and len(batch) > 1:
                 width = 1  # garbage, and nobody to blame: one input per child
             elif death and not said:
-                fatal[batch[0]] = Claim(death)
-                found.append(fatal[batch[0]])
+                return found + [Claim(death) if data == batch[0] else _NOT_RUN for data in rest]
         return found
 
     def _request(self, lane: _Lane, code: bytes, inputs: Sequence[bytes]) -> bytes:
@@ -199,8 +198,6 @@ class Side:
 
 
 def _outcome(claim: Claim, reads: dict[bytes, Read]) -> Outcome:
-    if claim is _SKIPPED:
-        return _NOT_RUN
     if claim.status != Status.OK:
         return Outcome(claim.status, claim.data[:_DETAIL].decode("utf-8", "replace"))
     read = reads[claim.data]

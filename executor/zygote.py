@@ -41,10 +41,17 @@ def serve(control: int, result: int, code: bytes) -> Job | None:
         except EOFError:
             return None
         cpu_ms, wall_ms, bound, output_limit, probe = frames.REQUEST.unpack_from(request)
+        parent = os.getpid()
         ours, theirs = os.pipe()
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:  # no processes or no memory just now
+            os.close(ours)
+            os.close(theirs)
+            frames.send(control, frames.REPORT.pack(frames.NO_CHILD, frames.ENDED_ITSELF, 0))
+            continue
         if not child:
-            _lock_down(theirs, result, cpu_ms, filter_)
+            _lock_down(parent, theirs, result, cpu_ms, filter_)
             return probe, output_limit, [data for _, data in frames.unpack(request[frames.REQUEST.size :])]
         os.close(theirs)
         output, ended = _listen(ours, time.monotonic() + wall_ms / 1000, bound)
@@ -54,8 +61,8 @@ def serve(control: int, result: int, code: bytes) -> Job | None:
         frames.send(control, frames.REPORT.pack(status, ended, int(cpu * 1e6)) + output)
 
 
-def _lock_down(pipe: int, result: int, cpu_ms: int, filter_: sandbox.Filter) -> None:
-    """In the child. Leaves the process rather than run anything with a layer missing."""
+def _lock_down(parent: int, pipe: int, result: int, cpu_ms: int, filter_: sandbox.Filter) -> None:
+    """In the child. Ends the process rather than run anything with a layer missing."""
     locked = False
     try:
         if pipe != result:
@@ -64,10 +71,12 @@ def _lock_down(pipe: int, result: int, cpu_ms: int, filter_: sandbox.Filter) -> 
         os.closerange(result + 1, _DESCRIPTORS)
         sandbox.die_with_parent()
         sandbox.limit_cpu(cpu_ms / 1000)
-        filter_.install()
-        locked = True
+        if os.getppid() == parent:
+            filter_.install()
+            locked = True
     finally:
         if not locked:
+            os.kill(os.getpid(), frames.NO_CHILD)
             os._exit(1)
 
 

@@ -98,7 +98,7 @@ async def test_a_fork_server_killed_in_the_middle_of_jobs_is_replaced() -> None:
     program = await shard.reader.program("def f(x): return x + 1")
     given = await shard.reader.expressions(["1", "2", "3"])
     os.kill(pid, signal.SIGSTOP)
-    jobs = [asyncio.create_task(shard.sides[0].run(program, [one], together=True)) for one in given]
+    jobs = [asyncio.create_task(shard.sides[0].run(program, [one])) for one in given]
     await let_others_run()
     assert shard.sides[0].load == 3
     os.kill(pid, signal.SIGKILL)
@@ -113,9 +113,9 @@ async def test_only_the_job_that_was_there_at_two_deaths_is_poison() -> None:
     side = Side(CONFIG, reader, fragile("dies of two inputs"), fragile("dies"), backwards=False)
     program = await reader.program("def f(x): return x")
     one, two, other = await reader.expressions(["1", "2", "3"])
-    first = asyncio.create_task(side.run(program, [one, two], together=True))
+    first = asyncio.create_task(side.run(program, [one, two]))
     await let_others_run()
-    second = asyncio.create_task(side.run(program, [other], together=True))
+    second = asyncio.create_task(side.run(program, [other]))
     assert await first == [Outcome("poison")] * 2
     assert (await second)[0].status == "exited"
     await reader.close()
