@@ -150,12 +150,10 @@ class Intake:
             "pauses": [p for record in self._pushes for p in record.pauses],
             "pushes": len(self._pushes),
         }
-        if self._pushes and self._pushes[-1].checksums:
-            last = self._pushes[-1]
-            figures["checksums"] = {
-                "version": last.version,
-                "actors": {f"actor-{index}": checksum for index, checksum in last.checksums.items()},
-            }
+        last = self._pushes[-1].version if self._pushes else None
+        checksums = {f"actor-{i}": c for p in self._pushes if p.version == last for i, c in p.checksums.items()}
+        if checksums:  # a late joiner has a push of its own
+            figures["checksums"] = {"version": last, "actors": checksums}
         summary = self.log.summary(figures, self.evaluation.rounds)
         self.log.close()
         self.journal.close()

@@ -178,3 +178,31 @@ async def test_strict_equality_tells_types_apart(native: bool) -> None:
         assert await verdicts(strict, abduction, "1", "1.0", "True") == [(True, "ok"), (False, "ok"), (False, "ok")]
     finally:
         await strict.close()
+
+
+async def test_an_answer_does_not_spoil_those_behind_it(shard: Shard) -> None:
+    program = "from decimal import *\ndef f(x, p=0):\n  if p: getcontext().prec = p\n  return str(Decimal(x) / 3)"
+    asked = task(TaskType.ABDUCTION, program, ("2",), (repr("0." + "6" * 27 + "7"),))
+    assert await verdicts(shard, asked, "2, 5", "2") == [(False, "ok"), (True, "ok")]
+    assert (await shard.validate(Validate(program, ("2, 5", "2")))).status == "nondeterministic"
+    assert await verdicts(shard, asked, "2") == [(True, "ok")]
+
+
+async def test_a_job_does_not_suffer_from_another_that_shares_an_input(shard: Shard) -> None:
+    program = "def f(x):\n    while x: pass\n    return x"
+    together, alone = await asyncio.gather(
+        shard.validate(Validate(program, ("1", "0"))), shard.validate(Validate(program, ("0",)))
+    )
+    assert (together.status, alone.status) == ("timeout_cpu", "ok")
+
+
+async def test_hundreds_of_inputs_take_several_children(shard: Shard) -> None:
+    reply = await shard.validate(Validate("def f(x): return x + 1", tuple(map(str, range(600)))))
+    assert reply.outputs == tuple(map(str, range(1, 601)))
+
+
+async def test_a_task_that_cannot_be_read_says_nothing_about_answers(shard: Shard) -> None:
+    unreadable = task(TaskType.ABDUCTION, "def f(", ("1",), ("1",))
+    assert await verdicts(shard, unreadable, "1", "2") == [(False, "infra")] * 2
+    hidden = task(TaskType.INDUCTION, "", ("1", "("), ("1", "1"), shown=1)
+    assert await verdicts(shard, hidden, "def f(x): return x") == [(False, "infra")]

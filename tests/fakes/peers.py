@@ -51,7 +51,7 @@ class Stage:
             case m.Stage(epoch, version):
                 await self.intake.handle(peer, m.Staged(epoch, version))
             case m.Commit(version):
-                await self.intake.handle(peer, m.Committed(version, LOGPROBS, pause=0.05))
+                await self.intake.handle(peer, m.Committed(version, LOGPROBS, pause=0.05, checksum=f"sum {version}"))
 
     # -- life ----------------------------------------------------------------------------------------------------
 

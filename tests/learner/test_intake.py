@@ -243,6 +243,14 @@ async def test_a_run_without_evaluation_ends_with_its_last_version_saved(stages:
     assert summary["tasks"] == {t.value: 3 for t in TaskType}
 
 
+async def test_the_summary_has_the_weights_of_an_engine_that_joined_behind_the_last_push(stages: Setter) -> None:
+    stage = await running(stages)
+    stage.join(1)
+    await stage.settle()
+    assert stage.published == [0, 0]
+    assert (await stage.close())["checksums"] == {"version": 0, "actors": {"actor-0": "sum 0", "actor-1": "sum 0"}}
+
+
 async def test_a_run_with_evaluation_is_held_before_and_after(stages: Setter, tmp_path: Path) -> None:
     stage = stages(small(steps=1, eta=0), HELD_OUT)
     await stage.begin(0)
