@@ -4,7 +4,7 @@
  *
  * serve(control, result, filter) returns in a child, locked down to the descriptor `result`: what `unpack` makes of its
  * request; and once in the parent, when the control socket closes: None. The caller has confined the process and holds the
- * only thread. No Python object is touched between a fork and the return.
+ * only thread. No Python object is touched between a fork and the lock-down.
  */
 #define PY_SSIZE_T_CLEAN
 #define _GNU_SOURCE

@@ -27,9 +27,5 @@ def agreed(first: Outcome, second: Outcome) -> Outcome:
     if first.status == second.status:
         return first if first.key == second.key else Outcome(Status.NONDETERMINISTIC)
     failures = [outcome for outcome in (first, second) if outcome.status != Status.OK]
-    failures.sort(key=lambda outcome: (outcome.status in LASTING, outcome.status == Status.INFRA))
-    if len(failures) == 2 and failures[0].status in LASTING and failures[1].status in LASTING:
-        return Outcome(Status.NONDETERMINISTIC)
-    if failures[0].status in LASTING and len(failures) == 1:
-        return Outcome(Status.NONDETERMINISTIC)
-    return failures[0]
+    gravest = min(failures, key=lambda outcome: (outcome.status in LASTING, outcome.status == Status.INFRA))
+    return Outcome(Status.NONDETERMINISTIC) if gravest.status in LASTING else gravest

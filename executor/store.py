@@ -55,7 +55,8 @@ class Scope:
 
 
 def place(scope: bytes, code: bytes, data: bytes) -> bytes:
-    """The place of what marshalled program `code` does with marshalled input `data`; `scope` is Scope.digest()."""
+    """The place of what marshalled program `code` does with `data`, all marshalled inputs of a job; `scope` is
+    Scope.digest(). A side adds the number of the input."""
     return digest(scope + digest(code) + digest(data))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,12 +18,19 @@ from executor.shard import Shard
 CONFIG = ExecutorConfig(cpu_limit=0.2, wall_limit=5.0, memory_mb=128, output_limit=4096)
 
 
+def require_forkloop() -> None:
+    """Skip without a C compiler; with one, a loop that was not built is a failure."""
+    if importlib.util.find_spec("executor._forkloop") is None:
+        assert shutil.which("cc") is None, "executor/forkloop.c was not built: run scripts/setup and see what it says"
+        pytest.skip("no C compiler, so no executor/forkloop.c")
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["loop in C", "loop in Python"])
 def native(request: pytest.FixtureRequest) -> bool:
     """Whether the fork servers run executor/forkloop.c."""
     wanted: bool = request.param
-    if wanted and importlib.util.find_spec("executor._forkloop") is None:
-        pytest.skip("executor/forkloop.c was not built: no C compiler at set-up")
+    if wanted:
+        require_forkloop()
     return wanted
 
 

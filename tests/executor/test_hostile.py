@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import importlib.util
 import json
 import os
 from collections.abc import AsyncIterator, Iterable
@@ -25,7 +24,7 @@ from common.jobs import Validate, Verdict, Verify
 from common.types import Task, TaskType
 from executor.policy import MAX_SOURCE
 from executor.shard import Shard
-from tests.executor.conftest import CONFIG
+from tests.executor.conftest import CONFIG, require_forkloop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -146,8 +145,7 @@ async def test_own_programs_all_at_once(target: Target) -> None:
 
 async def test_memory_holds_nothing_of_earlier_jobs() -> None:
     """The loop in C sees to that; the one in Python cannot."""
-    if importlib.util.find_spec("executor._forkloop") is None:
-        pytest.skip("executor/forkloop.c was not built: no C compiler at set-up")
+    require_forkloop()
     one_lane = dataclasses.replace(LIMITS, first_slice=LIMITS.cpu_limit)  # the search takes longer than a slice
     shard = Shard(one_lane, policy=False)
     await shard.start()
