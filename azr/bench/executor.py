@@ -34,6 +34,7 @@ REPEATS = 5
 _ROWS = 400  # programs at most; a sample of a longer file
 _SEVERAL = 4  # as many fewer jobs where one is several executions
 _SEED = 0
+_SUBSHELLS = 1000
 TARGETS = {
     ("fork server + child, fork loop in C", "1 input: CPU, mean"): "<= 1.0",
     ("fork server + child, fork loop in C", f"{INPUTS} inputs x {parts.RUNS}: executions"): ">= 13,000",
@@ -94,7 +95,7 @@ async def _bench(
 
 async def _costs(shards: Sequence[Shard], found: Sequence[Case], config: ExecutorConfig) -> list[Reading]:
     """One repeat of everything that is not a latency."""
-    readings: list[Reading] = []
+    readings = parts.subshells(_SUBSHELLS)
     programs = await parts.compiled(found, shards[0].reader)
     for shard in shards:
         readings += await parts.forks(shard.sides[0].processes[0], programs, config)

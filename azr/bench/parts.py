@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import statistics
+import subprocess
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,15 @@ class Compiled:
 
     code: bytes
     inputs: tuple[bytes, ...]
+
+
+def subshells(count: int) -> list[Reading]:
+    """What the smallest process costs here: the part of a fork that is the machine's. `sh` forks for each `(:)`."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(["sh", "-c", f"i=0; while [ $i -lt {count} ]; do (:); i=$((i+1)); done"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return [Reading("this machine", "fork of a shell, nothing run: CPU, mean", "ms", seconds / count * 1e3)]
 
 
 async def compiled(cases: Sequence[Case], reader: Reader) -> list[Compiled]:
