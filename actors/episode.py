@@ -94,7 +94,7 @@ async def _propose(lease: Lease, parts: Parts) -> Group:
     task = validated.task
     if task is None:
         return _proposal_group(lease, parts, prompt, completion, validated.status, rewards.WRONG)
-    if parts.config.environment.novelty and await parts.known(task.key):
+    if parts.config.environment.novelty != "off" and await parts.known(task.key):
         return _proposal_group(lease, parts, prompt, completion, COPY, rewards.WRONG)
     solver_prompt = parts.codec.encode(parts.environment.solve_prompt(task))
     if len(solver_prompt) >= parts.config.engine.max_model_len:

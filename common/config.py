@@ -42,10 +42,13 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class EnvironmentConfig:
-    references: int = 1  # K, triplets shown to a proposer
+    prompts: str = "compact"  # prompt style: compact (a few tokens, tiny models) | paper (natural language)
+    references: int = 1  # K, triplets shown to a proposer; 0: none (the paper's ablation)
     inputs: int = 6  # of an induction task
     shown: int = 3  # of these, shown to the solver
-    novelty: bool = True  # a proposal already in the task book counts as invalid
+    message: bool = False  # an induction proposal carries a message to the solver
+    novelty: str = "program"  # invalid as a copy: a program that the book holds | task (program and inputs) | off
+    degenerate: bool = True  # identity functions and programs that ignore their input are invalid
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,33 @@ class AlgorithmConfig:
     samples: int = 6  # n answers to a valid proposal: its solve rate
     solve_samples: int = 6  # m answers to a task of the book
     train_mc: int = 6  # of the n answers, how many are training data (0: the official system)
+    train_propose: bool = True  # False: proposals are made and judged, but only answers are trained
+    warmup: int = 0  # first batches in which only answers are trained
+    shuffle_rewards: bool = False  # a control: rewards are dealt anew at random within each stream
+    whiten: str = "sequences"  # mean and deviation of rewards over sequences | tokens (official)
+    baseline: str = "stream"  # of an answer's advantage: its stream (TRR++) | group (the answers to its task)
+    reference_sampling: str = "uniform"  # uniform | recency (weight: version + 1)
+    task_sampling: str = "uniform"  # of solver tasks: max_new (official) | half_new | uniform | recency
+    window: int = 1  # versions within which a task is new
+    book_limit: int = 0  # tasks per type that can be drawn, a uniform sample of all (0: no limit)
+    admit: str = "all"  # valid tasks that enter the book: all | unsolved (not all got it) | learnable (some, not all)
     extreme_reward: float = 0.0  # proposer's reward when all or none solve it; official code: -0.5, paper: 0
     stream_weight: str = "equal"  # equal: 1/6 each | tokens: by token count (official)
+
+
+@dataclass(frozen=True)
+class SeedsConfig:
+    """Tasks that the base model proposes, starting from the identity function, before anything is trained."""
+
+    tasks: int = 0  # per type that the book should hold; 0: the identity alone
+    tries: int = 4096  # proposals per type after which too few valid ones end the run
+    load: str = ""  # JSONL of tasks (ours, or the official rows) instead; each is executed before it counts
+    save: str = ""  # where to write the seeds as JSONL; besides, they are in the run's task book
+
+
+@dataclass(frozen=True)
+class SafetyConfig:
+    on_flag: str = "log"  # a thought that speaks of deceiving people: log | drop (do not train its group) | stop
 
 
 @dataclass(frozen=True)
@@ -119,6 +147,8 @@ class LearnerConfig:
 @dataclass(frozen=True)
 class EvalConfig:
     tasks: int = 100  # held-out tasks per type; 0: no evaluation
+    harder: int = 0  # held-out tasks per type with longer programs
+    forced: bool = False  # ask each task a second time with `<think>` begun: what is elicitation
     every: int = 0  # versions; 0: only before and after
     temperature: float = 1.0
 
@@ -149,6 +179,8 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    safety: SafetyConfig = field(default_factory=SafetyConfig)
     staleness: StalenessConfig = field(default_factory=StalenessConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
@@ -215,36 +247,50 @@ def check(config: Config) -> None:
             config.algorithm.proposals + config.algorithm.solves > 0,
             "algorithm.proposals and algorithm.solves are both 0",
         ),
-        (config.algorithm.stream_weight in ("equal", "tokens"), "algorithm.stream_weight must be equal or tokens"),
         (config.staleness.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
-        (config.engine.kind in ("inprocess", "async"), "engine.kind must be inprocess or async"),
-        (config.engine.kv_policy in ("recompute", "keep"), "engine.kv_policy must be recompute or keep"),
         (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
-        (config.learner.loss in ("ppo", "reinforce"), "learner.loss must be ppo or reinforce"),
-        (config.cluster.transport in ("auto", "ipc", "tcp"), "cluster.transport must be ipc, tcp or auto"),
-        (config.logging.view in ("auto", "live", "plain"), "logging.view must be live, plain or auto"),
         (
             config.executor.first_slice <= config.executor.cpu_limit <= config.executor.wall_limit,
             "executor.first_slice, cpu_limit and wall_limit must not decrease in this order",
-        ),
-        (
-            config.logging.wandb in ("auto", "offline", "online", "disabled"),
-            "logging.wandb must be auto, offline, online or disabled",
         ),
     ]
     for holds, message in rules:
         if not holds:
             raise ConfigError(message)
+    for key, choices in _CHOICES.items():
+        if _value(config, key) not in choices:
+            raise ConfigError(f"{key} must be {', '.join(choices[:-1])} or {choices[-1]}")
     for key, (least, reason) in _LEAST.items():
-        section, _, name = key.partition(".")
-        if getattr(getattr(config, section), name) < least:
+        if _value(config, key) < least:
             raise ConfigError(f"{key} must be at least {least:g}{reason}")
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise ConfigError("run.name names a folder inside run.folder: it holds no /")
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "environment.prompts": ("compact", "paper"),
+    "environment.novelty": ("program", "task", "off"),
+    "algorithm.whiten": ("sequences", "tokens"),
+    "algorithm.baseline": ("stream", "group"),
+    "algorithm.reference_sampling": ("uniform", "recency"),
+    "algorithm.task_sampling": ("max_new", "half_new", "uniform", "recency"),
+    "algorithm.admit": ("all", "unsolved", "learnable"),
+    "algorithm.stream_weight": ("equal", "tokens"),
+    "safety.on_flag": ("log", "drop", "stop"),
+    "engine.kind": ("inprocess", "async"),
+    "engine.kv_policy": ("recompute", "keep"),
+    "learner.loss": ("ppo", "reinforce"),
+    "cluster.transport": ("auto", "ipc", "tcp"),
+    "logging.view": ("auto", "live", "plain"),
+    "logging.wandb": ("auto", "offline", "online", "disabled"),
+}
 _LEAST: dict[str, tuple[float, str]] = {
-    "environment.references": (1, ""),
+    "environment.references": (0, ""),
+    "algorithm.warmup": (0, ""),
+    "algorithm.window": (1, ""),
+    "algorithm.book_limit": (0, ""),
+    "seeds.tasks": (0, ""),
+    "seeds.tries": (1, ""),
     "algorithm.proposals": (0, ""),
     "algorithm.solves": (0, ""),
     "algorithm.samples": (2, ": a solve rate needs several answers"),
@@ -270,10 +316,16 @@ _LEAST: dict[str, tuple[float, str]] = {
     "learner.keep_checkpoints": (2, ": the newest one is not in force until the intake has recorded it"),
     "learner.threads": (1, ""),
     "eval.tasks": (0, ""),
+    "eval.harder": (0, ""),
     "cluster.cpus": (1, ""),
     "cluster.push_timeout": (1, " second"),
     "cluster.restarts": (0, ""),
 }
+
+
+def _value(config: Config, key: str) -> Any:
+    section, _, name = key.partition(".")
+    return getattr(getattr(config, section), name)
 
 
 def _checked_override(text: str) -> str:

@@ -82,6 +82,11 @@ class Status(StrEnum):
     FLOOD = "flood"
     CHECKER_CRASH = "checker_crash"
     POISON = "poison"
+    KNOWN = "known"  # a proposal that the task book holds
+    COPY = "copy"  # a proposal that an earlier lease of its batch has made
+    HELD_OUT = "heldout"  # a proposal of a program that evaluation keeps for itself
+    IDENTITY = "identity"  # a proposal that returns its input
+    CONSTANT = "constant"  # a proposal whose output does not depend on its input
     INFRA = "infra"  # a part of the system failed: says nothing about the program, never scored
 
 
@@ -91,7 +96,7 @@ class Task:
 
     `inputs` are argument lists as source text ("1, [2, 3]"), `outputs` canonical value texts, pairwise. Deduction and
     abduction have exactly one pair. Induction shows the first `shown` pairs and hides the rest.
-    `key` identifies the task up to formatting; the executor's checker computed it.
+    `key` identifies the task up to formatting, `program_key` its program; the executor's checker computed them.
     """
 
     type: TaskType
@@ -101,6 +106,7 @@ class Task:
     key: str
     message: str = ""
     shown: int = 0
+    program_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +144,18 @@ class Sample:
     spans: tuple[Span, ...]
     reward: float
     correct: bool  # feeds solve rates; ignores the format check
-    status: str  # a Status value, crash_N, or `known` for a proposal that the book holds
+    status: str  # a Status value or crash_N
     trainable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A thought that the safety monitor wants a person to see: `rule` matched the response of `sample`."""
+
+    sample: int  # index into Group.samples
+    rule: str
+    prompt: str
+    response: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -159,6 +175,7 @@ class Group:
     proposal: Task | None = None  # set when a proposal was valid
     solve_rate: float | None = None  # mean `correct` over the n answers, if a task was solved
     failure: str = ""
+    flags: tuple[Flag, ...] = ()
 
     @property
     def oldest_version(self) -> int | None:

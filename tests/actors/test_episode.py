@@ -45,7 +45,7 @@ def config(
 ) -> Config:
     return Config(
         run=RunConfig(incarnation=3),
-        environment=EnvironmentConfig(novelty=novelty, inputs=inputs, shown=1),
+        environment=EnvironmentConfig(novelty="program" if novelty else "off", inputs=inputs, shown=1),
         algorithm=AlgorithmConfig(train_mc=train_mc, extreme_reward=extreme),
         engine=EngineConfig(max_tokens=max_tokens, max_model_len=max_model_len),
     )
