@@ -3,40 +3,45 @@ output.
 
 Deduction asks for the output, abduction for an input, induction for the program. This module is the logic
 only: what a proposal must hold, what is sent to the executor, what a task is. The text is a wording's
-(`wording.py`).
+(`wording.py`), the judgement of tasks that need no thought is in `degenerate.py`.
 
 Invariants: a task has been executed (or is the identity, whose outputs are its inputs); the inputs of an
-induction task are distinct, by text before they cost an execution and by value after it; no answer without
-text is executed.
+induction task are distinct, by text before they cost an execution and by value after it, and some are hidden; no
+answer without text is executed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from actors.compact import Compact
+from actors.degenerate import degenerate
 from actors.environment import Answer, Draft, Validated, task_key
-from actors.wording import Compact, Wording
+from actors.paper import Paper
+from actors.wording import Wording
 from common.config import EnvironmentConfig
 from common.jobs import Executor, Validate, Verdict, Verify
 from common.types import Status, Task, TaskType
 
-_IDENTITY = "def f(a):\n return a"
+_STYLES: dict[str, type[Compact] | type[Paper]] = {"compact": Compact, "paper": Paper}
+_DETAILS = {Status.IDENTITY: "the program returns its argument", Status.CONSTANT: "every input gives the same"}
 
 
 class PythonTriplets:
     def __init__(self, config: EnvironmentConfig, wording: Wording | None = None) -> None:
+        """`wording`: another than `config.prompts` names."""
         self._config = config
-        self._wording = Compact() if wording is None else wording
+        self._wording = _STYLES[config.prompts](config.inputs, config.message) if wording is None else wording
 
     def identity(self, task_type: TaskType) -> Task:
-        """`f(a) = a` on 1, or on 0, 1, 2, … for induction.
+        """`f(a) = a` on the inputs of the wording.
 
         Its key comes from the program's text, not from the checker, so a model that proposes it again is not
         a copy.
         """
-        induction = task_type is TaskType.INDUCTION
-        values = tuple(str(i) for i in range(self._config.inputs)) if induction else ("1",)
-        return self._task(Draft(task_type, _IDENTITY, values), values, task_key(task_type, _IDENTITY, values))
+        seed = self._wording.identity(task_type)
+        key = task_key(task_type, seed.program, seed.inputs)
+        return self._task(Draft(task_type, seed.program, seed.inputs, seed.message), seed.inputs, key)
 
     def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str:
         return self._wording.propose_prompt(task_type, references)
@@ -55,13 +60,20 @@ class PythonTriplets:
     async def validate(self, draft: Draft, executor: Executor) -> Validated:
         if len(set(draft.inputs)) < len(draft.inputs):
             return Validated(Status.INPUT, detail="inputs are not distinct")
+        if draft.type is TaskType.INDUCTION and len(draft.inputs) <= self._config.shown:
+            return Validated(Status.INPUT, detail=f"no input is hidden: {self._config.shown} are shown")
         result = await executor.validate(Validate(draft.program, draft.inputs))
         if result.status != Status.OK:
             return Validated(result.status, detail=result.detail)
         if len(set(result.input_keys)) < len(draft.inputs):
             return Validated(Status.INPUT, detail="inputs are not distinct")
         key = task_key(draft.type, result.program_key, result.input_keys)
-        return Validated(Status.OK, self._task(draft, result.outputs, key))
+        task = self._task(draft, result.outputs, key, result.program_key)
+        if self._config.degenerate:
+            status = await degenerate(task, result.input_keys, executor)
+            if status != Status.OK:
+                return Validated(status, detail=_DETAILS.get(status, ""))
+        return Validated(Status.OK, task)
 
     def solve_prompt(self, task: Task) -> str:
         return self._wording.solve_prompt(task)
@@ -79,6 +91,6 @@ class PythonTriplets:
         missing = Verdict(False, Status.FORMAT, "no answer in the response")
         return tuple(judged.get(answer.text, missing) for answer in answers)
 
-    def _task(self, draft: Draft, outputs: tuple[str, ...], key: str) -> Task:
+    def _task(self, draft: Draft, outputs: tuple[str, ...], key: str, program_key: str = "") -> Task:
         shown = self._config.shown if draft.type is TaskType.INDUCTION else 0
-        return Task(draft.type, draft.program, draft.inputs, outputs, key, draft.message, shown)
+        return Task(draft.type, draft.program, draft.inputs, outputs, key, draft.message, shown, program_key)

@@ -10,7 +10,8 @@ import random
 from dataclasses import dataclass
 
 from actors.triplets import PythonTriplets
-from actors.wording import Compact, Proposal
+from actors.compact import Compact
+from actors.wording import Proposal
 from azr.base import grammar
 from azr.base.grammar import Program
 from common.config import EnvironmentConfig

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.codec import Codec
+from actors.compact import Compact
 from actors.environment import Answer, Draft, task_key
 from actors.triplets import PythonTriplets
-from actors.wording import Compact, Proposal, read_tags
+from actors.wording import Proposal, read_tags
 from azr.base import grammar
 from common.config import EnvironmentConfig
 from common.errors import PartFailed
@@ -25,6 +28,10 @@ DEDUCTION = Task(TaskType.DEDUCTION, PROGRAM, ("5",), ("2",), "key")
 ABDUCTION = Task(TaskType.ABDUCTION, PROGRAM, ("5",), ("2",), "key")
 INDUCTION = Task(TaskType.INDUCTION, PROGRAM, ("1", "2", "3", "4"), ("8", "9", "0", "1"), "key", shown=2)
 TASKS = {task.type: task for task in (DEDUCTION, ABDUCTION, INDUCTION)}
+
+
+IDENTITY = "def f(a):\n b=(a+0)%10\n return b"  # on digits, in the grammar
+CONSTANT = "def f(a):\n b=min(a,1)\n c=max(b,1)\n return c"
 
 
 class GrammarExecutor:
@@ -43,7 +50,8 @@ class GrammarExecutor:
 
     async def verify(self, job: Verify) -> Verdicts:
         self.asked.append(job)
-        return Verdicts(tuple(Verdict(text == job.task.outputs[0], Status.OK) for text in job.answers))
+        wanted = ast.literal_eval(job.task.outputs[0])
+        return Verdicts(tuple(Verdict(ast.literal_eval(text) == wanted, Status.OK) for text in job.answers))
 
 
 @pytest.fixture
@@ -130,7 +138,7 @@ async def test_valid_proposals_become_tasks(triplets: PythonTriplets) -> None:
     validated = await triplets.validate(draft, executor)
     key = task_key(TaskType.DEDUCTION, PROGRAM, ("5",))
     assert validated.status == Status.OK
-    assert validated.task == Task(TaskType.DEDUCTION, PROGRAM, ("5",), ("2",), key)
+    assert validated.task == Task(TaskType.DEDUCTION, PROGRAM, ("5",), ("2",), key, program_key=PROGRAM)
 
     draft = triplets.parse_proposal(TaskType.INDUCTION, [INDUCTION], "<answer>4\n3\n2\n1</answer>")
     assert draft == Draft(TaskType.INDUCTION, PROGRAM, ("4", "3", "2", "1"))
@@ -147,7 +155,29 @@ async def test_invalid_proposals_say_why(triplets: PythonTriplets) -> None:
     asked = len(executor.asked)
     by_text = await triplets.validate(Draft(TaskType.INDUCTION, PROGRAM, ("1", "1", "2", "3")), executor)
     assert (by_text.status, by_text.task) == (Status.INPUT, None)
-    assert len(executor.asked) == asked  # no execution is spent on it
+    shown = await triplets.validate(Draft(TaskType.INDUCTION, PROGRAM, ("1", "2")), executor)
+    assert (shown.status, shown.detail) == (Status.INPUT, "no input is hidden: 2 are shown")
+    assert len(executor.asked) == asked  # no execution is spent on either
+
+
+async def test_what_needs_no_thought_is_no_task(triplets: PythonTriplets) -> None:
+    lax = PythonTriplets(dataclasses.replace(CONFIG, degenerate=False))
+    for program, status, inputs in (
+        (IDENTITY, Status.IDENTITY, ("1", "2", "3", "4")),
+        (CONSTANT, Status.CONSTANT, ("1", "2", "3", "4")),
+        (CONSTANT, Status.CONSTANT, ("7",)),
+    ):
+        task_type = TaskType.DEDUCTION if len(inputs) == 1 else TaskType.INDUCTION
+        draft = Draft(task_type, program, inputs)
+        validated = await triplets.validate(draft, GrammarExecutor())
+        assert (validated.status, validated.task) == (status, None) and validated.detail
+        assert (await lax.validate(draft, GrammarExecutor())).task is not None
+
+
+async def test_only_valid_proposals_are_probed(triplets: PythonTriplets) -> None:
+    executor = GrammarExecutor()
+    await triplets.validate(Draft(TaskType.DEDUCTION, "def g(): pass", ("5",)), executor)
+    assert executor.asked == [Validate("def g(): pass", ("5",))]
 
 
 async def test_answers_are_judged_once_each_and_in_order(triplets: PythonTriplets) -> None:
@@ -166,11 +196,10 @@ async def test_nothing_to_judge_asks_nothing(triplets: PythonTriplets) -> None:
 
 
 def test_identity_is_solvable(triplets: PythonTriplets) -> None:
+    lax = PythonTriplets(dataclasses.replace(CONFIG, degenerate=False))
     for task_type in TaskType:
         task = triplets.identity(task_type)
-        executor = GrammarExecutor()
-        program = "def f(a):\n b=(a+0)%10\n return b"  # the identity on digits, in the grammar
-        validated = asyncio.run(triplets.validate(Draft(task_type, program, task.inputs), executor))
+        validated = asyncio.run(lax.validate(Draft(task_type, IDENTITY, task.inputs), GrammarExecutor()))
         assert validated.task is not None
         assert validated.task.outputs == task.outputs and validated.task.shown == task.shown
         assert triplets.solve_prompt(task)
