@@ -1,7 +1,8 @@
 """Will this configuration run on this machine? `examine` says so without starting, writing or loading anything.
 
 An *error* is something that would end the run or keep it from starting; a *warning* is something that would surprise.
-With a given Ray cluster (`cluster.address`) memory and cores of this machine are not judged: parts may run elsewhere.
+With a given Ray cluster (`cluster.address`) memory, cores and GPUs of this machine are not judged: parts may run
+elsewhere. model.dtype tells what a run is meant for: float32 for the CPU, bfloat16 for GPUs.
 Not examined: the machines of such a cluster, and whether vLLM knows the model's architecture.
 """
 
@@ -13,37 +14,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr import model_folder
-from azr.footprint import GIB, NUMBER, Process, checkpoint_bytes, processes, requested_cpus
+from azr import gpus, model_check
+from azr.finding import Finding
+from azr.footprint import Process, checkpoint_bytes, on_gpus, processes, requested_cpus
+from azr.gpu_needs import GpuNeeds, lacking, lines, needs
 from azr.machine import Machine
-from azr.model_folder import TINY, Shape
+from azr.memory import GIB
+from azr.model_folder import Shape
 from common.config import Config, to_yaml
-from common.errors import PartFailed
 
-HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPU
 CONNECT_SECONDS = 3.0
 _ROOM = 64 << 20  # bytes of disk for journal, task book and logs of a small run
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    fatal: bool
-    text: str  # what is wrong, with the figures
-    hint: str  # what to try
-
-    def __str__(self) -> str:
-        return f"{'error' if self.fatal else 'warning'}: {self.text}\n  try: {self.hint}"
-
-
-@dataclass(frozen=True, slots=True)
 class Examination:
-    """`shape` is None, and `processes` empty, where the model folder cannot be read."""
+    """`shape` is None, and `processes` empty, where the model is not known; `gpus` is None for a run on CPU alone."""
 
     config: Config
     machine: Machine
     shape: Shape | None
     processes: tuple[Process, ...]
     findings: tuple[Finding, ...]
+    gpus: GpuNeeds | None = None
 
     @property
     def memory(self) -> int:
@@ -63,124 +56,59 @@ def connects(host: str, port: int) -> bool:
         return False
 
 
-def examine(config: Config, machine: Machine, listens: Callable[[str, int], bool] = connects) -> Examination:
-    """All findings about `config` on `machine`. `listens(host, port)` is asked about a given Ray cluster alone."""
-    shape, findings = _model(config)
+def examine(
+    config: Config,
+    machine: Machine,
+    listens: Callable[[str, int], bool] = connects,
+    free_gpus: Callable[[], tuple[int, ...]] = gpus.found,
+) -> Examination:
+    """All findings about `config` on `machine`.
+
+    `listens(host, port)` is asked about a given Ray cluster alone, `free_gpus()` for the free bytes of each GPU of this
+    machine, and for a run that is meant for GPUs alone.
+    """
+    shape, findings = model_check.described(config)
     started: tuple[Process, ...] = ()
+    asked: GpuNeeds | None = None
     if shape is not None:
-        findings += _lengths(config, shape)
+        findings += model_check.lengths(config, shape)
         started = processes(config, shape)
         if not config.cluster.address:
             findings += _capacity(config, machine, shape, started)
-    findings += _held_out(config)
+    if shape is not None and on_gpus(config):
+        model, unknown = model_check.detailed(config, shape)
+        findings += unknown
+        if model is not None:
+            asked = needs(config, model)
+            if not config.cluster.address:
+                findings += _gpus(asked, free_gpus())
+    findings += model_check.held_out(config)
     findings += _parts(machine)
     findings += _cluster(config, listens)
-    return Examination(config, machine, shape, started, tuple(findings))
+    return Examination(config, machine, shape, started, tuple(findings), asked)
 
 
 def report(result: Examination) -> str:
     """The examination as text for people."""
-    lines = [to_yaml(result.config)]
+    text = [to_yaml(result.config)]
     if result.shape is not None:
-        built = "" if Path(result.config.model.path).exists() else ", to be built first"
-        lines.append(f"model: {result.shape.parameters:,} parameters in {result.config.model.path}{built}")
-        lines.append(f"{'process':<10}{'count':>5}{'GiB each':>10}{'GiB':>8}  what")
-        lines += [
+        missing = ", to be built first" if result.config.model.build else ", not there yet"
+        state = "" if Path(result.config.model.path).exists() else missing
+        text.append(f"model: {result.shape.parameters:,} parameters in {result.config.model.path}{state}")
+        if result.gpus is not None:
+            text += ["", *lines(result.gpus), "", "host memory, beside the GPUs:"]
+        text.append(f"{'process':<10}{'count':>5}{'GiB each':>10}{'GiB':>8}  what")
+        text += [
             f"{p.name:<10}{p.count:>5}{p.memory / GIB:>10.2f}{p.count * p.memory / GIB:>8.2f}  {p.what}"
             for p in result.processes
         ]
-        lines.append(
+        text.append(
             f"{'together':<25}{result.memory / GIB:>8.2f}  of {result.machine.memory / GIB:.1f} GiB free, "
             f"{result.machine.cores} cores"
         )
-    lines += ["", *map(str, sorted(result.findings, key=lambda finding: not finding.fatal))]
-    lines.append("this run will not work as it is" if result.errors else "nothing stands in the way of this run")
-    return "\n".join(lines)
-
-
-def _model(config: Config) -> tuple[Shape | None, list[Finding]]:
-    folder = Path(config.model.path)
-    findings: list[Finding] = []
-    if config.model.dtype != "float32":
-        findings.append(
-            Finding(
-                True,
-                f"model.dtype is {config.model.dtype}; training on CPU is in float32",
-                "model.dtype=float32",
-            )
-        )
-    if not folder.exists():
-        if config.model.build:
-            return TINY, findings
-        hint = "model.build=true makes the tiny base model there, or set model.path to a Hugging Face folder"
-        return None, [*findings, Finding(True, f"there is no model folder {folder}", hint)]
-    lacks = model_folder.missing(folder)
-    if lacks:
-        text = f"the model folder {folder} lacks {', '.join(lacks)}"
-        return None, [
-            *findings,
-            Finding(True, text, "complete the folder, remove it, or set another model.path"),
-        ]
-    try:
-        return model_folder.shape(folder), findings
-    except PartFailed as error:
-        return None, [*findings, Finding(True, error.what, error.hint)]
-
-
-def _lengths(config: Config, shape: Shape) -> Iterator[Finding]:
-    engine = config.engine
-    if shape.positions and engine.max_model_len > shape.positions:
-        yield Finding(
-            True,
-            f"engine.max_model_len is {engine.max_model_len}, but the model was made for {shape.positions} positions",
-            f"engine.max_model_len={shape.positions}",
-        )
-    if engine.max_tokens >= engine.max_model_len:
-        yield Finding(
-            True,
-            f"answers of engine.max_tokens={engine.max_tokens} leave no room for a prompt in "
-            f"engine.max_model_len={engine.max_model_len}",
-            "a smaller engine.max_tokens",
-        )
-    if shape.head_dim not in HEAD_SIZES:
-        sizes = ", ".join(map(str, HEAD_SIZES))
-        yield Finding(
-            True,
-            f"vLLM on CPU has no attention for heads of {shape.head_dim}",
-            f"a model with one of {sizes}",
-        )
-    room = int(engine.kv_cache_gib * GIB) // shape.kv_bytes(NUMBER)
-    if room < engine.max_model_len:
-        yield Finding(
-            True,
-            f"engine.kv_cache_gib={engine.kv_cache_gib:g} holds {room:,} tokens, fewer than one sequence of "
-            f"engine.max_model_len={engine.max_model_len}",
-            "a larger engine.kv_cache_gib",
-        )
-    elif room < engine.max_num_seqs * engine.max_model_len:
-        yield Finding(
-            False,
-            f"engine.kv_cache_gib={engine.kv_cache_gib:g} holds {room // engine.max_model_len} full sequences, fewer "
-            f"than engine.max_num_seqs={engine.max_num_seqs}: long ones will be preempted and computed again",
-            "a larger engine.kv_cache_gib or a smaller engine.max_num_seqs",
-        )
-    if config.learner.micro_batch_tokens < engine.max_model_len:
-        yield Finding(
-            False,
-            f"learner.micro_batch_tokens={config.learner.micro_batch_tokens} is less than one sequence of "
-            f"engine.max_model_len={engine.max_model_len}, which gets a larger micro-batch of its own",
-            f"learner.micro_batch_tokens={engine.max_model_len} or more",
-        )
-
-
-def _held_out(config: Config) -> Iterator[Finding]:
-    folder = Path(config.model.path)
-    if config.eval.tasks and folder.is_dir() and not (folder / "heldout.jsonl").exists():
-        yield Finding(
-            True,
-            f"eval.tasks={config.eval.tasks}, but {folder} holds no held-out tasks (heldout.jsonl)",
-            "eval.tasks=0, or put a file of tasks there, one JSON object of common.types.Task a line",
-        )
+    text += ["", *map(str, sorted(result.findings, key=lambda finding: not finding.fatal))]
+    text.append("this run will not work as it is" if result.errors else "nothing stands in the way of this run")
+    return "\n".join(text)
 
 
 def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Process, ...]) -> Iterator[Finding]:
@@ -191,7 +119,7 @@ def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Pro
             True,
             f"the run needs about {memory / GIB:.1f} GiB of memory and {machine.memory / GIB:.1f} GiB are free; most "
             f"goes to {largest.count} x {largest.name} ({largest.count * largest.memory / GIB:.1f} GiB)",
-            _SMALLER.get(largest.name, "close other programs"),
+            _MORE if on_gpus(config) else _SMALLER.get(largest.name, "close other programs"),
         )
     disk = checkpoint_bytes(config, shape) + _ROOM
     if disk > machine.disk:
@@ -222,6 +150,18 @@ def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Pro
         )
 
 
+def _gpus(asked: GpuNeeds, free: tuple[int, ...]) -> Iterator[Finding]:
+    lack = lacking(asked, free)
+    if lack:
+        yield Finding(
+            True,
+            lack,
+            "a machine that has them, the cluster.address of a Ray cluster that does, a higher learner.zero_stage with "
+            "more learner.ranks, or a smaller engine.kv_cache_gib",
+        )
+
+
+_MORE = "machines with more memory: each version kept for pushes is a copy of the weights"
 _SMALLER = {
     "actor": "fewer engine.actors, a smaller engine.kv_cache_gib, or a smaller model",
     "trainer": "a higher learner.zero_stage with more learner.ranks, a smaller learner.micro_batch_tokens or model",

@@ -1,13 +1,15 @@
-"""Which processes a run starts and about how much memory each takes. Pure arithmetic over a configuration and a shape.
+"""Which processes a run starts and about how much host memory each takes. Pure arithmetic over configuration and shape.
 
 Base figures are resident sizes measured with the tiny model on CPU, imports included; what grows with the model is
-added by formula. An estimate: activations and fragmentation vary.
+added by formula. An estimate: activations and fragmentation vary. Of a run that is meant for GPUs (model.dtype is
+bfloat16) it is what stays in host memory beside them, with CUDA_HOST as an allowance; azr/memory.py has the rest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from azr.memory import GIB, WIDTHS, snapshots, staged, states, update
 from azr.model_folder import Shape
 from common.config import Config
 
@@ -15,8 +17,7 @@ from common.config import Config
 CPUS = {"intake": 0.1, "executor": 0.1, "trainer": 0.3, "actor": 0.3}
 
 MIB = 1 << 20
-GIB = 1 << 30
-NUMBER = 4  # bytes of a float32: what is trained and served on CPU
+NUMBER = WIDTHS["float32"]  # what is trained and served on CPU
 
 RAY = 800 * MIB  # its dozen processes together
 DRIVER = 150 * MIB
@@ -27,6 +28,7 @@ FORK_SERVER = 15 * MIB
 SIDES = 2  # per shard, each a fast and a slow fork server: a program each, in the slow one twice as large
 ENGINE = 800 * MIB
 TRAINER = 500 * MIB
+CUDA_HOST = 3 * GIB  # more, of a process that uses a GPU: an allowance
 
 # Activations kept for the backward pass: about so many vectors of the hidden size per token and layer.
 _ACTIVATIONS = 20
@@ -47,8 +49,9 @@ class Process:
 
 def processes(config: Config, shape: Shape) -> tuple[Process, ...]:
     """Everything that a run of `config` starts, in the order of starting."""
-    engine, executor, learner = config.engine, config.executor, config.learner
+    engine, executor = config.engine, config.executor
     ray = () if config.cluster.address else (Process("ray", 1, RAY, 0.1, "head, raylet and agents, summed"),)
+    gpu = on_gpus(config)
     return (
         Process("driver", 1, DRIVER, 0.0, "azr train: starts and watches the others, live view"),
         *ray,
@@ -65,49 +68,65 @@ def processes(config: Config, shape: Shape) -> tuple[Process, ...]:
             engine.actors,
             actor_memory(config, shape),
             float(engine.threads),
-            f"vLLM engine, weights, staged weights, {engine.kv_cache_gib:g} GiB of KV cache",
+            "vLLM engine's host side, staged weights"
+            if gpu
+            else f"vLLM engine, weights, staged weights, {engine.kv_cache_gib:g} GiB of KV cache",
         ),
-        Process(
-            "trainer",
-            learner.ranks,
-            trainer_memory(config, shape),
-            float(learner.threads),
-            f"DeepSpeed ZeRO-{learner.zero_stage} rank: weights, gradients, AdamW, activations",
-        ),
+        *_trainers(config, shape, gpu),
     )
 
 
+def on_gpus(config: Config) -> bool:
+    """Whether learner and engines are meant for GPUs. Reduced precision is for them, float32 for the CPU."""
+    return config.model.dtype == "bfloat16"
+
+
+def _trainers(config: Config, shape: Shape, gpu: bool) -> tuple[Process, ...]:
+    learner = config.learner
+    cores = float(learner.threads)
+    if not gpu:
+        what = f"DeepSpeed ZeRO-{learner.zero_stage} rank: weights, gradients, AdamW, activations"
+        return (Process("trainer", learner.ranks, trainer_memory(config, shape), cores, what),)
+    first = Process("trainer", 1, trainer_memory(config, shape), cores, "rank 0's host side: versions kept for pushes")
+    # All ranks read the whole model when they start, and no version is kept yet: only the larger of both counts.
+    weights = shape.parameters * _width(config)
+    more = max(0, learner.ranks * weights - snapshots(shape.parameters, _width(config)))
+    rest = learner.ranks - 1
+    host = TRAINER + CUDA_HOST + (more // rest if rest else 0)
+    others = Process("trainer", rest, host, cores, "host sides of the other ranks; all read the model at first")
+    return (first, others) if rest else (first,)
+
+
 def actor_memory(config: Config, shape: Shape) -> int:
-    """Weights are there twice: those in use and those staged for the next push."""
-    return ENGINE + 2 * shape.parameters * NUMBER + int(config.engine.kv_cache_gib * GIB)
+    """On CPU weights are there twice: those in use and those staged for the next push."""
+    push = staged(shape.parameters, _width(config))
+    if on_gpus(config):
+        return ENGINE + CUDA_HOST + push
+    return ENGINE + shape.parameters * NUMBER + push + int(config.engine.kv_cache_gib * GIB)
 
 
 def trainer_memory(config: Config, shape: Shape) -> int:
-    """Of rank 0, the largest: it alone keeps a copy of the weights for the next push, once as tensors, once flat."""
+    """Of rank 0, the largest: it alone keeps copies of the weights for pushes."""
     learner = config.learner
-    states = shape.parameters * NUMBER * _states(learner.zero_stage, learner.ranks)
-    snapshot = 2 * shape.parameters * NUMBER
+    push = snapshots(shape.parameters, _width(config))
+    if on_gpus(config):
+        return TRAINER + CUDA_HOST + push
     per_token = _ACTIVATIONS * shape.layers * shape.hidden + _LOGITS * shape.vocabulary
-    return TRAINER + int(states) + snapshot + learner.micro_batch_tokens * per_token * NUMBER
-
-
-def _states(stage: int, ranks: int) -> float:
-    """Numbers per parameter and rank. DeepSpeed's stages 1 to 3 keep a master copy of the part a rank updates, also
-    in float32; stages 1 and 2 gather whole gradients, since a step reduces them once, at its end."""
-    weights, gradients, master, moments = 1.0, 1.0, 1.0, 2.0
-    if stage == 0:
-        return weights + gradients + moments
-    if stage < 3:
-        return weights + gradients + (gradients + master + moments) / ranks
-    return (weights + gradients + master + moments) / ranks
+    sizes = (shape.parameters, learner.zero_stage, learner.ranks, NUMBER)
+    backward = learner.micro_batch_tokens * per_token * NUMBER
+    return TRAINER + sum(term.bytes for term in states(*sizes)) + max(backward, update(*sizes)[0]) + push
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:
-    """On disk at most: those kept and the one being written; weights and both AdamW moments each."""
-    return (config.learner.keep_checkpoints + 1) * 3 * shape.parameters * NUMBER
+    """On disk at most: those kept and the one being written; weights and both AdamW moments, these in float32."""
+    return (config.learner.keep_checkpoints + 1) * (_width(config) + 2 * NUMBER) * shape.parameters
 
 
 def requested_cpus(config: Config) -> float:
     """Logical CPUs that all processes of a run ask Ray for."""
     counts = {"executor": config.executor.shards, "trainer": config.learner.ranks, "actor": config.engine.actors}
     return CPUS["intake"] + sum(CPUS[role] * count for role, count in counts.items())
+
+
+def _width(config: Config) -> int:
+    return WIDTHS.get(config.model.dtype, NUMBER)

@@ -1,18 +1,77 @@
-"""Every preset loads, and the packaging files agree with the folders."""
+"""Every preset loads, the published ones hold the published numbers, and packaging files agree with the folders."""
 
 from __future__ import annotations
 
 import configparser
 import re
 import stat
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from azr import architecture
+from azr.check import examine
+from azr.machine import Machine
+from azr.memory import GIB
 from common.config import Config, load, to_yaml
 from tests.project import PACKAGES, ROOT
 
 PRESETS = sorted((ROOT / "configs").glob("*.yaml"))
+
+# Of every run of Absolute Zero (arXiv 2505.03335, table 3, and the published scripts).
+PUBLISHED: dict[str, Any] = {
+    "model.dtype": "bfloat16",
+    "environment.prompts": "paper",
+    "environment.references": 6,  # K
+    "environment.inputs": 10,
+    "environment.shown": 5,
+    "environment.message": True,
+    "environment.novelty": "off",
+    "environment.degenerate": False,
+    "algorithm.proposals": 64,
+    "algorithm.solves": 64,
+    "algorithm.samples": 8,  # n
+    "algorithm.solve_samples": 1,
+    "algorithm.train_propose": True,
+    "algorithm.warmup": 0,
+    "algorithm.whiten": "tokens",
+    "algorithm.baseline": "stream",
+    "algorithm.task_sampling": "max_new",
+    "algorithm.reference_sampling": "uniform",
+    "algorithm.window": 1,
+    "algorithm.book_limit": 16384,
+    "algorithm.admit": "all",
+    "algorithm.extreme_reward": -0.5,
+    "algorithm.stream_weight": "tokens",
+    "engine.max_tokens": 8096,
+    "engine.max_model_len": 8096 + 6144,
+    "executor.cpu_limit": 10.0,
+    "executor.strict": False,
+    "learner.steps": 500,
+    "learner.lr": 1e-6,
+    "learner.warmup_steps": 0,
+    "learner.betas": (0.9, 0.999),
+    "learner.weight_decay": 0.01,
+    "learner.grad_clip": 1.0,
+    "learner.loss": "ppo",
+    "learner.clip": 0.2,
+    "learner.save_every": 10,
+    "eval.every": 10,
+    "eval.temperature": 0.0,
+}
+# Other than published: each is named in the preset.
+OURS: dict[str, Any] = {"algorithm.train_mc": 8, "staleness.eta": 2}
+# preset: repository on Hugging Face, seed tasks per type, GPUs of 80 GiB
+SIZES = {
+    "3b-coder": ("Qwen/Qwen2.5-Coder-3B", 256, 2),
+    "7b-base": ("Qwen/Qwen2.5-7B", 256, 4),
+    "7b-coder": ("Qwen/Qwen2.5-Coder-7B", 256, 4),
+    "14b-coder": ("Qwen/Qwen2.5-Coder-14B", 256, 8),
+    "llama3.1-8b": ("meta-llama/Llama-3.1-8B", 64, 4),
+}
+SERVER = Machine("linux", 64, 1024 * GIB, 1024 * GIB, seccomp=True, compiler="/usr/bin/c++", headers=True, ninja=True)
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.name)
@@ -31,6 +90,47 @@ def test_the_resolved_configuration_loads_as_the_same(preset: Path, tmp_path: Pa
 
 def test_the_default_preset_exists() -> None:
     assert ROOT / "configs" / "tiny.yaml" in PRESETS
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_published_size_has_the_published_numbers(name: str) -> None:
+    config = load(f"{name}.yaml")
+    repository, seeds, _ = SIZES[name]
+    expected = {
+        **PUBLISHED,
+        **OURS,
+        "model.path": f"models/{repository.partition('/')[2]}",
+        "seeds.tasks": seeds,
+    }
+    assert {key: attrgetter(key)(config) for key in expected} == expected
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_published_size_says_how_to_fetch_it_and_how_it_departs(name: str) -> None:
+    text = (ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    repository, _, _ = SIZES[name]
+    model = architecture.published(Path(load(f"{name}.yaml").model.path))
+    assert model is not None and model.repository == repository
+    assert f"hf download {repository} --local-dir models/{repository.partition('/')[2]}" in text
+    comments = " ".join(line for line in text.splitlines() if line.startswith("#"))
+    assert all(key in comments for key in OURS)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_published_size_lacks_only_what_is_not_built_where_it_was_published(name: str, tmp_path: Path) -> None:
+    repository, _, gpus = SIZES[name]
+    config = load(f"{name}.yaml", [f"model.path={tmp_path / repository.partition('/')[2]}"])
+    full = examine(config, SERVER, free_gpus=lambda: (80 * GIB,) * gpus)
+    precision, folder = full.errors
+    assert "bfloat16" in precision.text and "float32" in precision.text
+    assert folder.text == f"there is no model folder {config.model.path}"
+    assert any("has 1 GPUs" in error.text for error in examine(config, SERVER, free_gpus=lambda: (80 * GIB,)).errors)
+    assert any("40.0" in e.text for e in examine(config, SERVER, free_gpus=lambda: (40 * GIB,) * gpus).errors)
+
+
+def test_every_published_size_has_a_preset() -> None:
+    assert {f"{name}.yaml" for name in SIZES} <= {path.name for path in PRESETS}
+    assert {repository.partition("/")[2] for repository, _, _ in SIZES.values()} == set(architecture.names())
 
 
 def test_setup_lists_exactly_the_packages_that_exist() -> None:

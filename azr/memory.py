@@ -1,0 +1,168 @@
+"""How many bytes a configuration needs on each GPU, and in host memory for weight pushes. Arithmetic alone.
+
+P is the number of parameters, w the bytes of a number of model.dtype, N the trainer ranks, n the tokens of a
+micro-batch, h the hidden size, I the feed-forward width, H and K the heads of queries and of keys, d their size.
+
+* States: mixed-precision AdamW as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1): weights w, gradients w,
+  a float32 master copy 4 and two float32 moments 8 bytes per parameter; without ZeRO float32 weights are their own
+  master. Stages 1 and 2 divide master and moments by N and, other than in the paper, keep whole gradients: a step
+  reduces them once, at its end (learner/zero.py). Stage 3 divides everything and has at most LIVE parameters gathered.
+* Activations of a layer of RMSNorm, grouped-query attention and SwiGLU, per token (the count of Korthikanti et al.,
+  arXiv 2205.05198, section 4.1, redone for this layer as transformers computes it, with attention that stores no
+  scores): 8h + 4 for the norms' float32 input and scale, each twice; w(4h + 2(H + K)d + 4I) for what goes into the
+  projections, queries, keys, values, attention output and MLP; 4H for the softmax's normaliser. With checkpointing
+  (Chen et al., arXiv 1604.06174) the input of every layer, wh, and all of one layer.
+* Logits: learner/policy.py takes the softmax in float32 at the answer tokens, at most all n. Log-probs, their gradient
+  and that of the logits are there at once: 12 bytes per token and entry of the vocabulary.
+* KV cache: 2wKd bytes per token and layer (Kwon et al., arXiv 2309.06180, section 3, with K heads for H).
+
+Allowances, not computed: GPU_RESERVE and ENGINE_RESERVE. Not covered: tensor parallelism, offload, quantisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from azr.architecture import Architecture
+from azr.model_folder import Shape
+from common.config import Config
+
+GIB = 1 << 30
+WIDTHS = {"float32": 4, "bfloat16": 2}  # bytes of a number
+MASTER = 4
+MOMENTS = 8
+LIVE = 1_000_000_000  # parameters gathered at once in stage 3: DeepSpeed's default of stage3_max_live_parameters
+SOFTMAX = 12
+GPU_RESERVE = 2 * GIB  # CUDA's context, buckets and other buffers of communication, fragmentation
+ENGINE_RESERVE = 4 * GIB  # the same, CUDA graphs, activations of a prefill, logits of the sampler
+VERSIONS = 3  # that the publisher keeps (learner/publisher.py, KEPT)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    name: str
+    bytes: int
+    formula: str  # with this configuration's numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What each of `count` equal GPUs holds: `standing` always, and of the two phases of a step one at a time."""
+
+    name: str
+    count: int
+    standing: tuple[Term, ...]
+    backward: tuple[Term, ...] = ()
+    update: tuple[Term, ...] = ()
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """Those that make up the peak."""
+        return self.standing + max(self.backward, self.update, key=_sum)
+
+    @property
+    def total(self) -> int:
+        return _sum(self.terms)
+
+
+def learner(config: Config, model: Architecture, *, checkpointing: bool) -> Need:
+    """One trainer rank. Its longest micro-batch is one sequence, or learner.micro_batch_tokens if that is more."""
+    settings, shape, width = config.learner, model.shape, WIDTHS[config.model.dtype]
+    stage, ranks = settings.zero_stage, settings.ranks
+    tokens = max(settings.micro_batch_tokens, config.engine.max_model_len)
+    how = "one recomputed at a time" if checkpointing else "all kept"
+    return Need(
+        "learner",
+        ranks,
+        (*states(shape.parameters, stage, ranks, width), Term("reserve", GPU_RESERVE, "an allowance")),
+        (
+            Term(
+                "activations",
+                activations(model, tokens, width, checkpointing=checkpointing),
+                f"{tokens:,} tokens, {shape.layers} layers of {layer_bytes(model, width):,} B a token, {how}",
+            ),
+            Term("logits", logits(shape, tokens), f"{SOFTMAX} B x {tokens:,} tokens x {shape.vocabulary:,}"),
+        ),
+        (Term("update", *update(shape.parameters, stage, ranks, width)),),
+    )
+
+
+def engine(config: Config, model: Architecture) -> Need:
+    """One actor's engine, the whole model on one GPU."""
+    settings, shape, width = config.engine, model.shape, WIDTHS[config.model.dtype]
+    return Need(
+        "engine",
+        settings.actors,
+        (
+            Term("weights", width * shape.parameters, f"{width} B x {shape.parameters:,}"),
+            Term("KV cache", int(settings.kv_cache_gib * GIB), f"engine.kv_cache_gib={settings.kv_cache_gib:g}"),
+            Term("reserve", ENGINE_RESERVE, "an allowance, CUDA graphs and prefill included"),
+        ),
+    )
+
+
+def states(parameters: int, stage: int, ranks: int, width: int) -> tuple[Term, ...]:
+    """What a rank holds of the model between and during steps, at ZeRO `stage` over `ranks`."""
+    master = 0 if stage == 0 and width == MASTER else MASTER
+    whole = ranks if stage == 3 else 1
+    part = ranks if stage > 0 else 1
+    sizes = (("weights", width, whole), ("gradients", width, whole), ("master", master, part), ("AdamW", MOMENTS, part))
+    terms = [
+        Term(
+            name, -(-size * parameters // over), f"{size} B x {parameters:,}" + (f" / {over} ranks" if over > 1 else "")
+        )
+        for name, size, over in sizes
+        if size
+    ]
+    if stage == 3:
+        live = min(parameters, LIVE)
+        terms.append(Term("gathered", width * live, f"{width} B x {live:,}, alive at once"))
+    return tuple(terms)
+
+
+def update(parameters: int, stage: int, ranks: int, width: int) -> tuple[int, str]:
+    """(bytes, formula) of what an optimiser step adds: the rank's gradients flat, and in float32 if they are not."""
+    if stage == 0:
+        return 0, "in place"
+    size = width + (MASTER if width != MASTER else 0)
+    return -(-size * parameters // ranks), f"{size} B x {parameters:,} / {ranks} ranks, gradients of a rank as one"
+
+
+def layer_bytes(model: Architecture, width: int) -> int:
+    """Bytes per token that a layer keeps for its backward pass."""
+    shape = model.shape
+    projected = 4 * shape.hidden + 2 * (shape.heads + shape.kv_heads) * shape.head_dim + 4 * model.feed_forward
+    return 2 * (4 * shape.hidden + 4) + width * projected + 4 * shape.heads
+
+
+def activations(model: Architecture, tokens: int, width: int, *, checkpointing: bool) -> int:
+    """Bytes kept for the backward pass of a micro-batch of `tokens`, the last norm and the head's input included."""
+    hidden, layers = model.shape.hidden, model.shape.layers
+    head = 4 * hidden + 4 + 2 * width * hidden
+    inside = layer_bytes(model, width)
+    return tokens * (head + (layers * width * hidden + inside if checkpointing else layers * inside))
+
+
+def logits(shape: Shape, tokens: int) -> int:
+    """Peak bytes of the softmax over the vocabulary at `tokens` answer tokens and of its gradient."""
+    return SOFTMAX * tokens * shape.vocabulary
+
+
+def sequences(config: Config, shape: Shape, width: int) -> int:
+    """How many sequences of engine.max_model_len the KV cache holds."""
+    settings = config.engine
+    return int(settings.kv_cache_gib * GIB) // (shape.kv_bytes(width) * settings.max_model_len)
+
+
+def snapshots(parameters: int, width: int) -> int:
+    """Host memory of trainer rank 0 while a version is made ready for pushes: those kept, the new one, its source."""
+    return (VERSIONS + 2) * width * parameters
+
+
+def staged(parameters: int, width: int) -> int:
+    """Host memory of an actor that receives a version while decoding goes on."""
+    return width * parameters
+
+
+def _sum(terms: tuple[Term, ...]) -> int:
+    return sum(term.bytes for term in terms)

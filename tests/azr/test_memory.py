@@ -1,0 +1,214 @@
+"""Bytes by formula, against numbers worked by hand, what torch holds on CPU, and what one GPU was seen to hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+
+from azr import architecture
+from azr.architecture import Architecture
+from azr.gpu_needs import lacking, needs
+from azr.gpus import parse
+from azr.memory import (
+    GIB,
+    VERSIONS,
+    Need,
+    Term,
+    activations,
+    engine,
+    layer_bytes,
+    learner,
+    logits,
+    sequences,
+    snapshots,
+    staged,
+    states,
+    update,
+)
+from azr.model_folder import Shape
+from common.config import Config, load
+from common.errors import PartFailed
+from learner.publisher import KEPT
+
+SMALL = Architecture(
+    Shape(parameters=0, layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, vocabulary=100, positions=64), 160
+)
+# The model and the two steps of docs/presets.md, "Held against a GPU".
+HALF = Architecture(
+    Shape(494_032_768, layers=24, hidden=896, heads=14, kv_heads=2, head_dim=64, vocabulary=151_936, positions=4096),
+    4864,
+)
+
+
+def half(*overrides: str) -> Config:
+    return load("tiny.yaml", ["model.dtype=bfloat16", "learner.zero_stage=2", *overrides])
+
+
+def built(model: Architecture, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """A real transformers model of this architecture, with random weights."""
+    shape = model.shape
+    family = LlamaConfig if "llama" in model.repository else Qwen2Config
+    sizes = {
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "intermediate_size": model.feed_forward,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "vocab_size": shape.vocabulary,
+        "max_position_embeddings": shape.positions,
+        **changes,
+    }
+    return AutoModelForCausalLM.from_config(family(**sizes), dtype=dtype, attn_implementation="sdpa")
+
+
+def kept(layers: int, dtype: torch.dtype, rows: int, columns: int) -> int:
+    """Bytes that autograd keeps of the decoder for a backward pass, weights aside; each storage once."""
+    model = built(SMALL, dtype, num_hidden_layers=layers)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    tensors: list[torch.Tensor] = []  # kept alive, or a storage could be used for two of them
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.base_model(input_ids=torch.zeros(rows, columns, dtype=torch.long), use_cache=False)
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
+    return sum(size for pointer, size in storages.items() if pointer not in weights)
+
+
+def test_states_without_zero_are_byte_for_byte_what_torch_holds() -> None:
+    model = built(SMALL)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model(input_ids=torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    optimizer.step()
+    parameters = list(model.parameters())
+    moments = [optimizer.state[p][key] for p in parameters for key in ("exp_avg", "exp_avg_sq")]
+    held = {
+        "weights": sum(p.nbytes for p in parameters),
+        "gradients": sum(p.grad.nbytes for p in parameters),
+        "AdamW": sum(moment.nbytes for moment in moments),
+    }
+    terms = states(sum(p.numel() for p in parameters), stage=0, ranks=1, width=4)
+    assert {term.name: term.bytes for term in terms} == held
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks", "width", "bytes_per_parameter"),
+    [
+        (0, 1, 4, 16),
+        (0, 1, 2, 16),
+        (1, 1, 4, 20),
+        (2, 1, 2, 16),
+        (1, 2, 4, 14),
+        (2, 2, 2, 10),
+        (2, 4, 2, 7),
+        (3, 4, 4, 5 + 4 * 0.25),  # a quarter of 4e9 parameters gathered
+        (3, 4, 2, 4 + 2 * 0.25),
+    ],
+)
+def test_states_per_parameter(stage: int, ranks: int, width: int, bytes_per_parameter: float) -> None:
+    parameters = 4_000_000_000
+    assert sum(term.bytes for term in states(parameters, stage, ranks, width)) == bytes_per_parameter * parameters
+
+
+@pytest.mark.parametrize(
+    ("stage", "ranks", "width", "expected"),
+    [(0, 1, 4, 0), (0, 1, 2, 0), (2, 2, 4, 200), (2, 1, 2, 600), (3, 4, 2, 150)],
+)
+def test_an_update_adds_the_gradients_of_a_rank(stage: int, ranks: int, width: int, expected: int) -> None:
+    assert update(100, stage, ranks, width)[0] == expected
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_a_layer_keeps_exactly_what_autograd_keeps(dtype: torch.dtype, width: int) -> None:
+    rows, columns = 3, 50
+    difference = kept(3, dtype, rows, columns) - kept(2, dtype, rows, columns)
+    assert difference == layer_bytes(SMALL, width) * rows * columns
+
+
+def test_activations_by_hand() -> None:
+    # 2 (4·64 + 4) for norms, 2 (4·64 + 2·6·16 + 4·160) in bfloat16, 4·4 for the softmax
+    layer = 520 + 2 * (256 + 192 + 640) + 16
+    head = 4 * 64 + 4 + 2 * 2 * 64
+    assert layer_bytes(SMALL, 2) == layer == 2712
+    assert activations(SMALL, 10, 2, checkpointing=False) == 10 * (2 * layer + head)
+    assert activations(SMALL, 10, 2, checkpointing=True) == 10 * (2 * 2 * 64 + layer + head)
+
+
+def test_a_step_was_seen_to_hold_about_as_much_on_a_gpu() -> None:
+    """Peaks of torch's allocator in GiB, one H200, bfloat16, one rank; with and without all logits at once."""
+    fixed = sum(term.bytes for term in states(HALF.shape.parameters, 2, 1, 2))
+    for tokens, softmax_tokens, seen in ((8 * 2048, 8 * 2048, 55.5), (16 * 2048, 8192, 63.0)):
+        total = fixed + activations(HALF, tokens, 2, checkpointing=False) + logits(HALF.shape, softmax_tokens)
+        assert total / GIB == pytest.approx(seen, rel=0.03)
+
+
+def test_a_learner_is_made_ready_for_the_longest_micro_batch() -> None:
+    config = half("learner.micro_batch_tokens=100", "engine.max_model_len=300")
+    terms = {term.name: term.bytes for term in learner(config, HALF, checkpointing=False).backward}
+    assert terms == {
+        "activations": activations(HALF, 300, 2, checkpointing=False),
+        "logits": 12 * 300 * 151_936,
+    }
+
+
+def test_phases_exclude_each_other() -> None:
+    standing, small, large = Term("a", 1, ""), Term("b", 2, ""), Term("c", 5, "")
+    assert Need("x", 1, (standing,), backward=(small,), update=(large,)).total == 6
+    assert Need("x", 1, (standing,), backward=(small, large), update=(large,)).total == 8
+    assert Need("x", 1, (standing,)).total == 1
+
+
+def test_an_engine_and_the_sequences_it_holds_by_hand() -> None:
+    config = half("engine.kv_cache_gib=1", "engine.max_model_len=4096", "engine.actors=3")
+    need = engine(config, HALF)
+    assert (need.count, need.total) == (3, 2 * 494_032_768 + 5 * GIB)
+    # 2 · 24 layers · 2 heads · 64 · 2 bytes = 12,288 a token, 48 MiB a sequence, 21.3 of them in 1 GiB
+    assert HALF.shape.kv_bytes(2) == 12_288
+    assert sequences(config, HALF.shape, 2) == 21
+
+
+def test_a_push_takes_a_copy_per_version_the_new_one_and_its_source() -> None:
+    assert VERSIONS == KEPT
+    assert (snapshots(100, 2), staged(100, 2)) == (1000, 200)
+
+
+@pytest.mark.parametrize("name", architecture.names())
+def test_published_models_have_the_parameters_of_their_architecture(name: str) -> None:
+    model = architecture.published(Path("anywhere") / name)
+    assert model is not None and model.repository.endswith(name)
+    with torch.device("meta"):
+        whole = built(model, torch.bfloat16, tie_word_embeddings=name.endswith("3B"))
+    assert sum(parameter.numel() for parameter in whole.parameters()) == model.shape.parameters
+    assert whole.config.hidden_size // whole.config.num_attention_heads == model.shape.head_dim
+
+
+def test_a_folder_must_tell_its_feed_forward_width(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"intermediate_size": 160}')
+    assert architecture.read(tmp_path, SMALL.shape) == SMALL
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(PartFailed, match="intermediate_size"):
+        architecture.read(tmp_path, SMALL.shape)
+    assert architecture.published(tmp_path) is None
+
+
+def test_gpus_are_held_against_the_needs_largest_first() -> None:
+    asked = needs(half("engine.kv_cache_gib=20"), HALF)
+    rank, served = asked.learner.total, asked.engine.total
+    assert served > rank and asked.count == 2
+    assert lacking(asked, (rank, served)) == ""
+    assert "no GPU, and the run needs 2" in lacking(asked, ())
+    assert "has 1 GPUs" in lacking(asked, (served,))
+    assert "free" in lacking(asked, (rank, served - 1))
+    assert "free" in lacking(asked, (served, rank - 1))
+
+
+def test_the_answer_of_the_driver_is_read() -> None:
+    assert parse("81559\n40000\n") == (81559 << 20, 40000 << 20)
+    assert parse("[N/A]\n\n") == (0,)
+    assert parse("") == ()
