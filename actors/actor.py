@@ -27,7 +27,7 @@ from common.config import Config
 from common.errors import PartFailed, WeightTransferFailed
 from common.jobs import Executor
 from common.ledger import Ledger
-from common.types import Lease
+from common.types import Lease, Task
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class RolloutActor:
         self._ledger, self._clock = ledger, clock
         self._room = asyncio.Event()  # set when there may be more of it
         self._meter = Meter(engine, executor, ledger, self._room.set)
-        self._parts = Parts(self._meter, self._meter, environment, codec, self._known, config)
+        self._parts = Parts(self._meter, self._meter, environment, codec, self._novelty, config)
         self._episodes: dict[int, asyncio.Task[None]] = {}
         self._attempts: dict[int, int] = {}  # newest one granted, of each open lease
         self._background: set[asyncio.Task[None]] = set()
@@ -141,10 +141,10 @@ class RolloutActor:
         self._room.set()
         self._finished(task)
 
-    async def _known(self, key: str) -> bool:
-        reply = await self._intake.request(m.Known((key,)))
-        assert isinstance(reply, m.KnownKeys)
-        return reply.known[0]
+    async def _novelty(self, task: Task) -> str:
+        reply = await self._intake.request(m.AskNovelty(task.type, task.key, task.program_key))
+        assert isinstance(reply, m.Novelty)
+        return reply.status
 
     # -- weights -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
     propose ─► validate ─► solve n times ─► verify ─► reward both         (a lease to propose)
                            solve m times ─► verify ─► reward              (a lease to solve or evaluate)
+    propose ─► validate                                                   (a lease to seed the book)
 
 Invariants: an episode holds at most one scarce thing at a time (an engine slot inside `generate`, an executor credit
 inside `validate` and `verify`) and waits for no lease, so episodes cannot deadlock on each other. Nothing of an open
@@ -20,13 +21,13 @@ import numpy as np
 from actors import rewards
 from actors.engine import Completion
 from actors.environment import Answer, Draft, Environment, Validated
+from actors.safety import watched
 from common.config import Config
 from common.jobs import Executor, Verdict
 from common.seeds import derive
-from common.types import Group, Int32Array, Kind, Lease, Sample, Status, Task, solve
+from common.types import Group, Int32Array, Kind, Lease, Sample, Status, Task, TaskType, propose, solve
 
 INFRA_RETRIES = 2
-COPY = "known"  # status of a proposal that the task book already holds
 
 
 class Codec(Protocol):
@@ -45,13 +46,13 @@ class Sampler(Protocol):
 
 @dataclass(frozen=True)
 class Parts:
-    """What an episode works with. `known` asks the task book whether it holds a task with this key."""
+    """What an episode works with. `novelty` is what the task book says to a proposal: ok, or why it rejects it."""
 
     engine: Sampler
     executor: Executor
     environment: Environment
     codec: Codec
-    known: Callable[[str], Awaitable[bool]]
+    novelty: Callable[[Task], Awaitable[str]]
     config: Config
 
 
@@ -61,12 +62,18 @@ class _Lost(Exception):
 
 async def run_episode(lease: Lease, parts: Parts) -> Group:
     """The group of `lease`. Failure of a part shows as `Group.failure`; a dead engine raises PartFailed."""
+    return watched(await _play(lease, parts), parts.codec.decode)
+
+
+async def _play(lease: Lease, parts: Parts) -> Group:
     incarnation = parts.config.run.incarnation
     try:
         if lease.kind.proposes:
             return await _propose(lease, parts)
         assert lease.task is not None
-        prompt = parts.codec.encode(parts.environment.solve_prompt(lease.task))
+        if lease.kind is Kind.SEED:
+            return await _seed(lease, parts, lease.task)
+        prompt = parts.codec.encode(parts.environment.solve_prompt(lease.task) + lease.begun)
         samples = await _solve(lease, parts, lease.task, prompt, lease.samples, prompt_index=0)
         return Group(
             lease.id,
@@ -83,22 +90,16 @@ async def run_episode(lease: Lease, parts: Parts) -> Group:
 
 async def _propose(lease: Lease, parts: Parts) -> Group:
     task_type = lease.kind.task_type
-    prompt = parts.codec.encode(parts.environment.propose_prompt(task_type, lease.references))
-    (completion,) = await _generate(lease, parts, prompt, 1, "propose")
-    draft = None
-    if completion.finish == "stop":
-        draft = parts.environment.parse_proposal(task_type, lease.references, parts.codec.decode(completion.tokens))
+    prompt, completion, draft = await _draft(lease, parts, task_type)
     if draft is None:
         return _proposal_group(lease, parts, prompt, completion, Status.FORMAT, rewards.NO_FORMAT)
     validated = await _validate(parts, draft)
-    task = validated.task
-    if task is None:
-        return _proposal_group(lease, parts, prompt, completion, validated.status, rewards.WRONG)
-    if parts.config.environment.novelty != "off" and await parts.known(task.key):
-        return _proposal_group(lease, parts, prompt, completion, COPY, rewards.WRONG)
+    task, status = validated.task, validated.status
+    if task is not None:
+        status = await parts.novelty(task)
+    if task is None or status != Status.OK:
+        return _proposal_group(lease, parts, prompt, completion, status, rewards.WRONG)
     solver_prompt = parts.codec.encode(parts.environment.solve_prompt(task))
-    if len(solver_prompt) >= parts.config.engine.max_model_len:
-        return _proposal_group(lease, parts, prompt, completion, Status.TOO_BIG, rewards.WRONG)
     samples = await _solve(lease, parts, task, solver_prompt, lease.samples, prompt_index=1)
     rate = float(np.mean([sample.correct for sample in samples]))
     reward = rewards.proposer(rate, parts.config.algorithm.extreme_reward)
@@ -115,12 +116,46 @@ async def _propose(lease: Lease, parts: Parts) -> Group:
     )
 
 
+async def _seed(lease: Lease, parts: Parts, asked: Task) -> Group:
+    """`asked` itself, or a task of its type that the model proposes; valid or not, nothing else happens to it.
+
+    No tokens where nobody was asked.
+    """
+    prompt = np.zeros(0, np.int32)
+    completion = Completion(prompt, np.zeros(0, np.float32), (), "stop")
+    draft: Draft | None = Draft(asked.type, asked.program, asked.inputs, asked.message)
+    if not asked.inputs:
+        prompt, completion, draft = await _draft(lease, parts, asked.type)
+    validated = await _validate(parts, draft) if draft is not None else Validated(Status.FORMAT)
+    valid = validated.task is not None
+    sample = _sample(propose(asked.type), 0, completion, 0.0, valid, validated.status, trainable=False)
+    return Group(
+        lease.id,
+        lease.attempt,
+        lease.kind,
+        parts.config.run.incarnation,
+        prompts=(prompt,),
+        samples=(sample,),
+        proposal=validated.task,
+    )
+
+
+async def _draft(lease: Lease, parts: Parts, task_type: TaskType) -> tuple[Int32Array, Completion, Draft | None]:
+    """A proposal of the model, with its prompt. One cut at the token limit has no format."""
+    prompt = parts.codec.encode(parts.environment.propose_prompt(task_type, lease.references))
+    (completion,) = await _generate(lease, parts, prompt, 1, "propose")
+    if completion.finish != "stop":
+        return prompt, completion, None
+    response = parts.codec.decode(completion.tokens)
+    return prompt, completion, parts.environment.parse_proposal(task_type, lease.references, response)
+
+
 async def _solve(
     lease: Lease, parts: Parts, task: Task, prompt: Int32Array, count: int, prompt_index: int
 ) -> tuple[Sample, ...]:
     """`count` verified answers to `task`."""
     completions = await _generate(lease, parts, prompt, count, "solve")
-    answers = [_read(parts, task, completion) for completion in completions]
+    answers = [_read(parts, task, lease.begun, completion) for completion in completions]
     verdicts = await _verify(parts, task, answers)
     trained = parts.config.algorithm.train_mc if lease.kind.proposes else count
     return tuple(
@@ -156,15 +191,20 @@ async def _generate(lease: Lease, parts: Parts, prompt: Int32Array, count: int, 
     return completions
 
 
-def _read(parts: Parts, task: Task, completion: Completion) -> Answer:
+def _read(parts: Parts, task: Task, begun: str, completion: Completion) -> Answer:
     """An answer cut at the token limit has no format."""
-    answer = parts.environment.parse_answer(task, parts.codec.decode(completion.tokens))
+    answer = parts.environment.parse_answer(task, begun + parts.codec.decode(completion.tokens))
     return answer if completion.finish == "stop" else Answer(answer.text, False)
 
 
 async def _validate(parts: Parts, draft: Draft) -> Validated:
+    """A task whose prompt leaves no room for an answer is too big."""
     for _ in range(1 + INFRA_RETRIES):
         validated = await parts.environment.validate(draft, parts.executor)
+        if validated.task is not None:
+            prompt = parts.codec.encode(parts.environment.solve_prompt(validated.task))
+            if len(prompt) >= parts.config.engine.max_model_len:
+                return Validated(Status.TOO_BIG, detail=f"{len(prompt)} tokens to ask it")
         if validated.status != Status.INFRA:
             return validated
     raise _Lost(Status.INFRA)

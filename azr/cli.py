@@ -1,4 +1,4 @@
-"""The command line: `azr train`, `azr check`, `azr base`, `azr execute`.
+"""The command line: `azr train`, `azr check`, `azr base`, `azr execute`, `azr experiment`.
 
 Only argparse and light modules are imported here; each command imports what it needs when it runs, so `--help` is
 quick. An AzrError is an answer to the user, printed without a traceback; anything else is a bug and keeps its own.
@@ -112,6 +112,25 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--executions", metavar="N", type=int, help="with --bench: run so many, look for leaks")
     execute.add_argument("--json", metavar="OUT", type=Path, help="with --bench: write the figures there, too")
     execute.set_defaults(command=_execute)
+
+    experiment = commands.add_parser("experiment", help="answer a question with many runs, seeds and intervals")
+    questions = experiment.add_subparsers(title="experiments", metavar="EXPERIMENT", required=True)
+    learning = questions.add_parser(
+        "learning",
+        help="what self-play teaches, against controls",
+        description="Runs of CONFIG (tiny.yaml) over base seeds and RL seeds, and controls on the first base: shuffled "
+        "rewards, a proposer that is not trained, tasks from the grammar, tasks proposed once by the base. Writes "
+        "results.json, table.md and learning.svg.",
+    )
+    _add_settings(learning)
+    learning.add_argument("--seeds", metavar="N", type=int, default=3, help="RL seeds (default: %(default)s)")
+    learning.add_argument("--bases", metavar="M", type=int, default=2, help="base models (default: %(default)s)")
+    learning.add_argument("--control-seeds", metavar="N", type=int, help="RL seeds of controls (default: as --seeds)")
+    learning.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
+    learning.add_argument("--only", metavar="CELL,...", help="only these of azr and the controls")
+    learning.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/learning"), help="default: %(default)s")
+    learning.add_argument("--resume", action="store_true", help="finish what is in DIR; finished runs are kept")
+    learning.set_defaults(command=_learning)
     return parser
 
 
@@ -212,6 +231,15 @@ def _execute(parsed: argparse.Namespace) -> int:
 
     jobs = parsed.jobs or inspect().cores
     return execute(rows, config, shards=jobs, policy=not parsed.no_policy, check=parsed.check)
+
+
+def _learning(parsed: argparse.Namespace) -> int:
+    from azr.experiments.learning import Plan, learning
+
+    preset, overrides = _split(parsed, fallback=Path("tiny.yaml"))
+    cells = {} if parsed.only is None else {"only": tuple(parsed.only.split(","))}
+    plan = Plan(parsed.seeds, parsed.bases, parsed.control_seeds, parsed.steps, **cells)
+    return 0 if learning(preset, overrides, plan, parsed.out, resume=parsed.resume) else FAILED
 
 
 if __name__ == "__main__":

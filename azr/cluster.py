@@ -59,12 +59,12 @@ class Placement:
 
 @dataclass
 class Cluster:
-    """The parts of one run. `resume`: (step, folder) of the checkpoint to continue from."""
+    """The parts of one run. `resume`: (step, folder) of the checkpoint to continue from; (0, None): the base model."""
 
     config: Config
     network: Network
     folder: Path
-    resume: tuple[int, Path] | None = None
+    resume: tuple[int, Path | None] | None = None
     started_ray: Callable[[], None] = lambda: None  # called when Ray's own processes are up
     parts: dict[str, Part] = field(default_factory=dict)
     shards: list[Endpoint] = field(default_factory=list)

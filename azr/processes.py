@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from common.types import Float32Array
 
 REPORT_INTERVAL = 1.0  # seconds
+ANALYSIS_GRACE = 5.0  # seconds for the figures of the last batches
 
 
 class Process:
@@ -73,13 +74,15 @@ class Process:
 class IntakeProcess(Process):
     async def start(self, resume_step: int | None) -> Endpoint:
         from actors.triplets import PythonTriplets
-        from learner.evaluation import held_out
+        from learner.evaluation import held_out_programs, questions
         from learner.intake import Intake
 
         environment = PythonTriplets(self.config.environment)
-        tasks = held_out(Path(self.config.model.path), self.config.eval.tasks)
+        asked = questions(Path(self.config.model.path), self.config.eval)
+        barred = held_out_programs(Path(self.config.model.path))
         seeds = [environment.identity(t) for t in TaskType]
-        self.intake = Intake(self.config, self.folder, seeds, tasks, SystemClock(), self._notify)
+        analysis = (sys.executable, "-m", "azr.analyse", str(self.folder))
+        self.intake = Intake(self.config, self.folder, seeds, asked, SystemClock(), self._notify, barred, analysis)
         if resume_step is not None:
             self.intake.resume(resume_step)
         roles = {"actor", "trainer"}
@@ -121,6 +124,7 @@ class IntakeProcess(Process):
     async def close(self) -> dict[str, Any]:
         """The summary of the run, also when it was cut short."""
         await self.server.close()
+        await self.intake.analyst.close(ANALYSIS_GRACE if self.intake.finished.is_set() else 0.0)
         return self.intake.close()
 
 

@@ -43,7 +43,7 @@ class Tracking:
         return self
 
     def _start(self, wandb: Any, mode: str) -> Any:
-        return wandb.init(
+        run = wandb.init(
             project="azr",
             name=self._folder.name,
             dir=str(self._folder),
@@ -51,6 +51,8 @@ class Tracking:
             config=dataclasses.asdict(self._config),
             settings=wandb.Settings(silent=True, console="off", x_disable_stats=True, init_timeout=INIT_TIMEOUT),
         )
+        run.define_metric("analysis/*", step_metric="step")  # its rows come behind those of their steps
+        return run
 
     def catch_up(self) -> None:
         path = self._folder / "metrics.jsonl"

@@ -22,7 +22,8 @@ from azr.machine import inspect
 from azr.tracking import Tracking
 from azr.view import View, table
 from azr.wiring import Network
-from common.config import Config, to_yaml
+from common import seed_rows
+from common.config import Config, SeedsConfig, to_yaml
 from common.errors import ConfigError, PartFailed
 from common.keys import private_folder
 
@@ -32,8 +33,11 @@ VIEW_INTERVAL = 1.0  # seconds
 def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
     """Run to the end and return the summary. Raises AzrError; KeyboardInterrupt when interrupted."""
     config = dataclasses.replace(
-        config, model=dataclasses.replace(config.model, path=str(Path(config.model.path).absolute()))
+        config,
+        model=dataclasses.replace(config.model, path=_absolute(config.model.path)),
+        seeds=dataclasses.replace(config.seeds, load=_absolute(config.seeds.load), save=_absolute(config.seeds.save)),
     )
+    _require_seed_files(config.seeds)
     _require_fit(config)
     folder, config, start = _continue(resume, config) if resume else _begin(config)
     (folder / "config.yaml").write_text(to_yaml(config))
@@ -52,7 +56,7 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
 
 
 async def _run(
-    config: Config, network: Network, folder: Path, start: tuple[int, Path] | None, guard: Guard
+    config: Config, network: Network, folder: Path, start: tuple[int, Path | None] | None, guard: Guard
 ) -> dict[str, Any]:
     from ray.exceptions import RayError
 
@@ -102,14 +106,13 @@ def _begin(config: Config) -> tuple[Path, Config, None]:
     name = config.run.name or time.strftime("%Y%m%d-%H%M%S")
     folder = Path(config.run.folder).absolute() / name
     if (folder / "config.yaml").exists():
-        saved = (folder / "checkpoints" / "latest.json").exists()
-        way = f"continue it with --resume {name}" if saved else "remove it, for it ended before its first checkpoint"
-        raise ConfigError(f"run {folder} exists: choose another run.name, or {way}")
+        raise ConfigError(f"run {folder} exists: choose another run.name, or continue it with --resume {name}")
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     return folder, config, None
 
 
-def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Path]]:
+def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Path | None]]:
+    """Before its first checkpoint a run goes on from the base model, with the seeds that its book holds."""
     from learner.resume_point import latest_checkpoint
 
     folder = resume.absolute()
@@ -118,6 +121,18 @@ def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Pa
         raise ConfigError(f"{folder} has trained its {step} steps; to go on, add learner.steps={2 * step} or more")
     run = dataclasses.replace(config.run, incarnation=config.run.incarnation + 1)
     return folder, dataclasses.replace(config, run=run), (step, checkpoint)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute()) if path else ""
+
+
+def _require_seed_files(seeds: SeedsConfig) -> None:
+    """ConfigError before anything starts, for what would fail when the seeds are read or written."""
+    if seeds.load:
+        seed_rows.read(Path(seeds.load))
+    if seeds.save and not Path(seeds.save).parent.is_dir():
+        raise ConfigError(f"seeds.save={seeds.save}: there is no folder {Path(seeds.save).parent}")
 
 
 def _require_fit(config: Config) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,7 +27,7 @@ class View:
         live = mode == "live" or (mode == "auto" and self._console.is_terminal)
         self._live = Live(console=self._console, refresh_per_second=2) if live else None
         self._folder = folder
-        self._step = -1
+        self._shown = ""
 
     def __enter__(self) -> Self:
         self._print(f"run folder: {self._folder}")
@@ -47,9 +47,9 @@ class View:
     def show(self, status: Mapping[str, Any]) -> None:
         if self._live is not None:
             self._live.update(screen(status))
-        elif status["step"] != self._step:
-            self._step = status["step"]
-            self._print(line(status))
+        elif (shown := _seeding(status) or f"step {status['step']}") != self._shown:
+            self._shown = shown
+            self._print(_seeding(status) or line(status))
 
     def _print(self, text: str) -> None:
         """As it is: one line, and an error text with brackets is no markup."""
@@ -63,6 +63,7 @@ def line(status: Mapping[str, Any]) -> str:
         f"step {status['step']}/{status['steps']}  version {status['version']}  solved {accuracy}  "
         f"staleness {last.get('staleness/mean', 0):.1f}  waiting {sum(status['waiting'].values())}  "
         f"open {sum(status['open'].values())}{'  evaluating' if status['evaluating'] else ''}"
+        f"{'  flagged ' + str(status['flags']) if status['flags'] else ''}"
     )
 
 
@@ -90,7 +91,10 @@ def screen(status: Mapping[str, Any]) -> Panel:
     )
     bar = Table.grid()  # a bar alone would not end its line
     bar.add_row(ProgressBar(total=status["steps"], completed=status["step"], width=60))
+    head.append(f"   {seeding}" if (seeding := _seeding(status)) else "")
     rows: list[RenderableType] = [head, bar, streams, Text(f"staleness of trained tokens  {staleness}"), parts]
+    if status["flags"]:
+        rows.append(Text(f"thoughts flagged by the safety rules: {status['flags']}, see safety.jsonl", style="bold"))
     return Panel(Group(*rows, *(Text(_accuracy(r)) for r in status["evaluation"])), title="azr")
 
 
@@ -104,9 +108,10 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
     lines.append(f"{'sequences per second':24}{summary['sequences_per_second']:.1f}")
     rounds = summary["evaluation"]
     for task_type in TaskType:
-        figures = [f"{r['accuracy'][task_type.value]:.3f} (version {r['version']})" for r in rounds]
-        if figures:
-            lines.append(f"{'held-out ' + task_type.value:24}{' → '.join([figures[0], *figures[1:][-1:]])}")
+        lines += _before_after(f"held-out {task_type}", rounds, task_type)
+    for task_type in TaskType:
+        harder = [{**r["sets"]["harder"], "version": r["version"]} for r in rounds if "harder" in r.get("sets", {})]
+        lines += _before_after(f"harder {task_type}", harder, task_type)
     ages = {int(age): count for age, count in summary["staleness"].items()}
     total = sum(ages.values()) or 1
     lines.append(f"{'staleness of tokens':24}" + "  ".join(f"{a}: {n / total:.0%}" for a, n in sorted(ages.items())))
@@ -115,8 +120,30 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
     for part, shares in sorted(summary["ledger"].items()):
         top = sorted(shares.items(), key=lambda item: -item[1])
         lines.append(f"{'time of ' + part:24}" + "  ".join(f"{state} {share:.0%}" for state, share in top))
+    for name, counts in (("rejected proposals", summary["rejected"]), *_seeds(summary["seeds"])):
+        if counts:
+            lines.append(f"{name:24}" + "  ".join(f"{status} {count}" for status, count in sorted(counts.items())))
+    if summary["flags"]:
+        flagged = "  ".join(f"{rule} {count}" for rule, count in sorted(summary["flags"].items()))
+        lines.append(f"{'flagged thoughts':24}{flagged}  (read {folder / 'safety.jsonl'})")
     lines.append(f"{'leases':24}" + "  ".join(f"{fate} {count}" for fate, count in sorted(summary["leases"].items())))
     return "\n".join(lines)
+
+
+def _seeds(seeds: Mapping[str, Mapping[str, int]]) -> list[tuple[str, Mapping[str, int]]]:
+    return [(f"seeds of {name}", counts) for name, counts in seeds.items()]
+
+
+def _before_after(name: str, rounds: Sequence[Mapping[str, Any]], task_type: TaskType) -> list[str]:
+    """A line, if there was a round."""
+    figures = [f"{r['accuracy'][task_type.value]:.3f} (version {r['version']})" for r in rounds]
+    return [f"{name:24}{' → '.join([figures[0], *figures[1:][-1:]])}"] if figures else []
+
+
+def _seeding(status: Mapping[str, Any]) -> str:
+    """How many seeds of how many there are, empty when there are enough."""
+    seeds = "  ".join(f"{name} {got}/{wanted}" for name, (got, wanted) in status["seeding"].items())
+    return f"seeding {seeds}" if seeds else ""
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,6 @@ checks and goes no further than this module. An unknown key is an error that nam
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from common.config_keys import known, reason
 from common.errors import ConfigError
 
 UNBOUNDED = -1  # staleness.eta: actors never wait for the learner
@@ -38,6 +38,7 @@ class ModelConfig:
     dtype: str = "float32"
     build: bool = False  # make the tiny base model at `path` if it is missing
     base_steps: int = 4000  # pre-training steps of that base model
+    base_seed: int = 0  # of that base model
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,21 @@ class SeedsConfig:
 
 
 @dataclass(frozen=True)
+class IntrinsicConfig:
+    """Coefficients of what a proposal is paid besides learnability; 0: off, as all are in the paper's runs."""
+
+    complexity: float = 0.0
+    halstead: float = 0.0
+    edit_distance: float = 0.0  # to the references
+    answer_diversity: float = 0.0  # of deduction's outputs and abduction's inputs
+    input_diversity: float = 0.0  # of induction
+    output_diversity: float = 0.0  # of induction
+    hierarchical: bool = False  # diversity of types and, within a type, of values
+    limit: float = 0.5  # of each term
+    combine: str = "sum"  # with learnability: sum | multiply | sum_multiply | multiply_sum
+
+
+@dataclass(frozen=True)
 class SafetyConfig:
     on_flag: str = "log"  # a thought that speaks of deceiving people: log | drop (do not train its group) | stop
 
@@ -121,6 +137,7 @@ class ExecutorConfig:
     output_limit: int = 65536  # bytes of canonical text; larger rejects the task
     cache: int = 65536  # results kept per shard
     store: str = ""  # folder of a result store that outlives the run; empty: none
+    together: int = 16  # confined programs that may share a child; 1: each has its own
     credits: int = 64  # jobs a client may have under way at a shard
     deadline: float = 120.0  # seconds after which a job is given up as infra
 
@@ -180,6 +197,7 @@ class Config:
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
     staleness: StalenessConfig = field(default_factory=StalenessConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
@@ -213,14 +231,14 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
         path = packaged
     source = str(path)
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(Config), _known(OmegaConf.load(path), source))
+        merged = OmegaConf.merge(OmegaConf.structured(Config), known(OmegaConf.load(path), Config, source))
         for source in overrides:
             override = OmegaConf.from_dotlist([_checked_override(source)])
-            merged = OmegaConf.merge(merged, _known(override, "the command line"))
+            merged = OmegaConf.merge(merged, known(override, Config, "the command line"))
         source = str(path)
         config = OmegaConf.to_object(merged)
     except (OmegaConfBaseException, YAMLError, OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"{source}: {_reason(error)}") from error
+        raise ConfigError(f"{source}: {reason(error)}") from error
     assert isinstance(config, Config)
     betas = (float(config.learner.betas[0]), float(config.learner.betas[1]))
     config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, betas=betas))
@@ -250,6 +268,10 @@ def check(config: Config) -> None:
         (config.staleness.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
         (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
         (
+            not config.eval.forced or config.environment.prompts == "compact",
+            "eval.forced is for environment.prompts=compact: every paper prompt begins the thought",
+        ),
+        (
             config.executor.first_slice <= config.executor.cpu_limit <= config.executor.wall_limit,
             "executor.first_slice, cpu_limit and wall_limit must not decrease in this order",
         ),
@@ -260,9 +282,9 @@ def check(config: Config) -> None:
     for key, choices in _CHOICES.items():
         if _value(config, key) not in choices:
             raise ConfigError(f"{key} must be {', '.join(choices[:-1])} or {choices[-1]}")
-    for key, (least, reason) in _LEAST.items():
+    for key, (least, why) in _LEAST.items():
         if _value(config, key) < least:
-            raise ConfigError(f"{key} must be at least {least:g}{reason}")
+            raise ConfigError(f"{key} must be at least {least:g}{why}")
     if "/" in config.run.name or config.run.name in (".", ".."):
         raise ConfigError("run.name names a folder inside run.folder: it holds no /")
 
@@ -276,6 +298,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm.task_sampling": ("max_new", "half_new", "uniform", "recency"),
     "algorithm.admit": ("all", "unsolved", "learnable"),
     "algorithm.stream_weight": ("equal", "tokens"),
+    "intrinsic.combine": ("sum", "multiply", "sum_multiply", "multiply_sum"),
     "safety.on_flag": ("log", "drop", "stop"),
     "engine.kind": ("inprocess", "async"),
     "engine.kv_policy": ("recompute", "keep"),
@@ -290,6 +313,8 @@ _LEAST: dict[str, tuple[float, str]] = {
     "algorithm.window": (1, ""),
     "algorithm.book_limit": (0, ""),
     "seeds.tasks": (0, ""),
+    **{f"intrinsic.{term}": (0, "") for term in ("complexity", "halstead", "edit_distance", "limit")},
+    **{f"intrinsic.{what}_diversity": (0, "") for what in ("answer", "input", "output")},
     "seeds.tries": (1, ""),
     "algorithm.proposals": (0, ""),
     "algorithm.solves": (0, ""),
@@ -307,6 +332,7 @@ _LEAST: dict[str, tuple[float, str]] = {
     "executor.cpu_limit": (0.001, " seconds"),
     "executor.wall_limit": (0.001, " seconds"),
     "executor.memory_mb": (16, ": the interpreter needs some itself"),
+    "executor.together": (1, ""),
     "executor.credits": (1, ""),
     "executor.deadline": (0.001, " seconds"),
     "learner.steps": (1, ""),
@@ -333,43 +359,3 @@ def _checked_override(text: str) -> str:
     if not equals or not key:
         raise ConfigError(f"cannot read override {text!r}: write key=value, for instance learner.steps=10")
     return text
-
-
-def _known(written: Any, source: str) -> Any:
-    """`written` as it is, if every key in it exists. Raises ConfigError naming the nearest right key."""
-    known = _keys(Config)
-    for key in _leaves(OmegaConf.to_container(written)):
-        if key in known:
-            continue
-        if key in _sections():
-            raise ConfigError(f"{key} in {source} is a section, not a value; its keys are written {key}.NAME")
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else f"; known sections: {', '.join(_sections())}"
-        raise ConfigError(f"unknown key {key} in {source}{hint}")
-    return written
-
-
-def _leaves(tree: Any, prefix: str = "") -> list[str]:
-    if not isinstance(tree, dict):
-        return [prefix] if prefix else []
-    return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]
-
-
-def _keys(section: Any, prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for f in dataclasses.fields(section):
-        inner = f.default_factory if f.default_factory is not dataclasses.MISSING else None
-        name = f"{prefix}{f.name}"
-        found += _keys(inner, name + ".") if inner is not None and dataclasses.is_dataclass(inner) else [name]
-    return found
-
-
-def _sections() -> list[str]:
-    return [f.name for f in dataclasses.fields(Config)]
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, YAMLError):
-        return " ".join(str(error).split())
-    key = getattr(error, "full_key", None)
-    return str(error).splitlines()[0] + (f" (key {key})" if key else "")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from common import jobs, types
-from common.types import Float32Array, Group, Int32Array, Lease, Share
+from common.types import Float32Array, Group, Int32Array, Lease, Share, TaskType
 
 # -- handshake ---------------------------------------------------------------------------------------------------
 
@@ -93,15 +93,19 @@ class Deliver:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
-    """Are tasks with these keys already in the book? → KnownKeys. Lets an actor save the solves of a copy."""
+class AskNovelty:
+    """What does the book say to this proposal? → Novelty. Lets an actor save the solves of a copy."""
 
-    keys: tuple[str, ...]
+    type: TaskType
+    key: str
+    program_key: str
 
 
 @dataclass(frozen=True, slots=True)
-class KnownKeys:
-    known: tuple[bool, ...]
+class Novelty:
+    """`status`: ok, known (environment.novelty) or heldout (a program that evaluation keeps for itself)."""
+
+    status: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +275,7 @@ class BatchFormed:
 
 MESSAGES: tuple[type, ...] = (
     Hello, Welcome, RefusedHello, Ping, Pong, Ack, Failed,
-    WantLeases, Leases, Renew, Deliver, Known, KnownKeys, Report,
+    WantLeases, Leases, Renew, Deliver, AskNovelty, Novelty, Report,
     Stage, Staged, Commit, Committed, Cancel, Stop,
     WantShare, ShareReply, StepDone, CheckpointDone, WantPush, Push, Offer, Published,
     BatchFormed,

@@ -122,6 +122,7 @@ class Lease:
     references: tuple[Task, ...] = ()  # shown to a proposer
     task: Task | None = None  # asked of a solver
     temperature: float = 1.0
+    begun: str = ""  # what an answer begins with: it ends the prompt, and is read as if the model had written it
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from common.clock import Clock
 from common.types import Group, Kind, Lease
 from learner.leases import kind_of, lease_id
 
+APART = {Kind.EVAL: "evaluated", Kind.SEED: "seeded"}  # fates of the kinds that no quota counts
 LEAD_UNBOUNDED = 8  # batches that may be open or waiting when η is unbounded, so that memory stays bounded
 
 
@@ -44,7 +45,7 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The one end of a lease. `fate` is trained, unused, evaluated or the reason of a drop."""
+    """The one end of a lease. `fate` is trained, unused, evaluated, seeded or the reason of a drop."""
 
     lease: int
     attempt: int
@@ -82,18 +83,21 @@ class Admission:
 
     # -- leases --------------------------------------------------------------------------------------------------
 
-    def grant(self, actor: int, capacity: int) -> list[Lease]:
-        """At most `capacity` leases for `actor`: returned ones first, then the kind that lags its quota most."""
+    def grant(self, actor: int, capacity: int, *, new: bool = True) -> list[Lease]:
+        """At most `capacity` leases for `actor`: returned ones first, then the kind that lags its quota most.
+
+        Unless `new`, returned ones only.
+        """
         leases: list[Lease] = []
         while len(leases) < capacity:
-            lease = self._returned() or self._new()
+            lease = self._returned() or (self._new() if new else None)
             if lease is None:
                 break
             leases.append(self._hold(lease, actor))
         return leases
 
-    def grant_evaluation(self, actor: int, lease: Lease) -> Lease:
-        """Register a lease that no quota counts."""
+    def grant_apart(self, actor: int, lease: Lease) -> Lease:
+        """Register a lease to evaluate or to seed, which no quota counts."""
         return self._hold(lease, actor)
 
     def _hold(self, lease: Lease, actor: int) -> Lease:
@@ -173,8 +177,8 @@ class Admission:
         if reason:
             self._end(group.lease, group.attempt, reason)
             return False
-        if group.kind is Kind.EVAL:
-            self._end(group.lease, group.attempt, "evaluated")
+        if group.kind in APART:
+            self._end(group.lease, group.attempt, APART[group.kind])
         else:
             self._waiting[group.kind][group.lease] = group
         return True
@@ -217,7 +221,7 @@ class Admission:
         late = [
             (held.actor, lease)
             for lease, held in self._open.items()
-            if held.lease.kind is not Kind.EVAL and self.batched - held.lease.version > self.limits.max_staleness
+            if held.lease.kind not in APART and self.batched - held.lease.version > self.limits.max_staleness
         ]
         for _, lease in late:
             attempt = self._open[lease].lease.attempt
@@ -255,7 +259,7 @@ class Admission:
 
     def _too_old(self, group: Group) -> bool:
         oldest = group.oldest_version
-        return group.kind is not Kind.EVAL and oldest is not None and self.batched - oldest > self.limits.max_staleness
+        return group.kind not in APART and oldest is not None and self.batched - oldest > self.limits.max_staleness
 
     def _end(self, lease: int, attempt: int, fate: str, step: int = -1) -> None:
         self.counts[f"ended/{fate}"] += 1

@@ -3,6 +3,9 @@
 The loss of a batch is Σ_s w_s · (token losses of stream s) / (tokens of s in the whole batch) over the six streams s.
 Every sequence carries its weight w_s / T_s, so the gradient does not depend on how sequences are packed, on the number
 of micro-batches or on the number of ranks (up to floating-point order).
+
+w_s is 1/6, also where a stream has no sequence in a batch: what a stream weighs must not jump because another one
+happened to be empty. Where streams are left out for a whole run that only scales the loss, which AdamW divides out.
 """
 
 from __future__ import annotations
@@ -10,11 +13,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
+from common.config import AlgorithmConfig
+from common.seeds import derive
 from common.types import STREAMS, Group, Int32Array, Kind, MicroBatch, Sample, Share
-from learner.advantage import whiten
+from learner.advantage import shuffle, whiten
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,22 +38,42 @@ class TrainSequence:
         return len(self.prompt) + len(self.sample.tokens)
 
 
-def sequences(step: int, batch: Sequence[Group], stream_weight: str) -> tuple[list[TrainSequence], tuple[Kind, ...]]:
-    """(trainable sequences in lease order, streams whose advantages carry no signal)."""
-    found = [(g.prompts[s.prompt], s) for g in batch for s in g.samples if s.trainable and len(s.tokens)]
-    advantages, silent = whiten([s.stream for _, s in found], [s.reward for _, s in found])
+class Trainable(NamedTuple):
+    """What a batch trains, in lease order, and how much of it carries no signal (learner/advantage.py)."""
+
+    rows: list[TrainSequence]
+    silent_streams: tuple[Kind, ...]
+    silent_tasks: int
+
+
+def sequences(step: int, batch: Sequence[Group], algorithm: AlgorithmConfig, seed: int) -> Trainable:
+    """`seed`: of the run. Equal arguments give equal sequences, so a batch may be asked for again."""
+    found = [
+        (number, group.prompts[sample.prompt], sample)
+        for number, group in enumerate(batch)
+        for sample in group.samples
+        if sample.trainable and len(sample.tokens)
+    ]
+    streams, rewards = [s.stream for _, _, s in found], [s.reward for _, _, s in found]
+    if algorithm.shuffle_rewards:
+        rewards = shuffle(streams, rewards, derive(seed, "shuffled rewards", step))
+    advantages = whiten(
+        streams,
+        rewards,
+        tokens=[len(s.tokens) for _, _, s in found] if algorithm.whiten == "tokens" else None,
+        tasks=[number for number, _, _ in found] if algorithm.baseline == "group" else None,
+    )
     tokens = Counter[Kind]()
-    for _, sample in found:
+    for _, _, sample in found:
         tokens[sample.stream] += len(sample.tokens)
     total = sum(tokens.values())
-    weight = {
-        stream: 1.0 / len(STREAMS) / tokens[stream] if stream_weight == "equal" else 1.0 / total for stream in tokens
-    }
+    equal = algorithm.stream_weight == "equal"
+    weight = {stream: 1.0 / len(STREAMS) / count if equal else 1.0 / total for stream, count in tokens.items()}
     rows = [
         TrainSequence(prompt, sample, float(advantage), weight[sample.stream], step)
-        for (prompt, sample), advantage in zip(found, advantages, strict=True)
+        for (_, prompt, sample), advantage in zip(found, advantages.values, strict=True)
     ]
-    return rows, silent
+    return Trainable(rows, advantages.silent_streams, advantages.silent_tasks)
 
 
 def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[Share]:

@@ -1,15 +1,17 @@
 """Evaluation inside the run: leases of kind `eval` over held-out tasks, at chosen versions, with pushes held.
 
-While a round is open no push goes out, so every answer of a round was sampled by one version. The groups are scored
-like any other and never trained.
+A round asks every question once: the standard tasks, the harder ones, and, where asked for, each of them again with
+the thought begun, which shows what the model could do if it only thought. While a round is open no push goes out, so
+every answer of a round was sampled by one version. The groups are scored like any other and never trained.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from common.config import EvalConfig
@@ -19,87 +21,152 @@ from learner.task_book import task_from_json
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 3  # failed groups of one task in a round, after which it counts as not solved
+STANDARD_FILE, HARDER_FILE = "heldout.jsonl", "heldout_harder.jsonl"
+BEGUN = "<think>"
+ATTEMPTS = 3  # failed groups of one question in a round, after which it counts as not solved
+
+
+class EvalSet(StrEnum):
+    """What is counted apart; the values are the names in metrics."""
+
+    STANDARD = "standard"
+    HARDER = "harder"
+    FORCED = "forced"
+    HARDER_FORCED = "harder/forced"
+
+    @property
+    def begun(self) -> str:
+        """With what text the answer to a question of this set is begun."""
+        return BEGUN if self in (EvalSet.FORCED, EvalSet.HARDER_FORCED) else ""
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
-    """Share of right answers per task type at `version`, and how many were asked of each."""
+class Question:
+    task: Task
+    set: EvalSet = EvalSet.STANDARD
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Which questions `version` answered rightly."""
 
     version: int
-    correct: dict[TaskType, int]
-    asked: dict[TaskType, int]
+    right: Mapping[Question, bool]
 
-    def of(self, task_type: TaskType) -> float:
-        return self.correct[task_type] / self.asked[task_type] if self.asked[task_type] else 0.0
+    @property
+    def sets(self) -> tuple[EvalSet, ...]:
+        """Those that were asked."""
+        return tuple(s for s in EvalSet if any(question.set is s for question in self.right))
+
+    def asked(self, eval_set: EvalSet, task_type: TaskType) -> int:
+        return len(self._answers(eval_set, task_type))
+
+    def accuracy(self, eval_set: EvalSet, task_type: TaskType) -> float:
+        """Share of right answers; 0 where nothing was asked."""
+        answers = self._answers(eval_set, task_type)
+        return sum(answers) / len(answers) if answers else 0.0
+
+    def accuracies(self, eval_set: EvalSet = EvalSet.STANDARD) -> dict[str, float]:
+        return {t.value: self.accuracy(eval_set, t) for t in TaskType}
+
+    def _answers(self, eval_set: EvalSet, task_type: TaskType) -> list[bool]:
+        return [right for q, right in self.right.items() if q.set is eval_set and q.task.type is task_type]
 
 
 class Evaluation:
     """Rounds at version 0, every `every` versions, and at the last one."""
 
-    def __init__(self, tasks: Sequence[Task], config: EvalConfig, last_version: int) -> None:
-        self._tasks = tasks
+    def __init__(self, questions: Sequence[Question], config: EvalConfig, last_version: int) -> None:
+        self._questions = questions
         self._config = config
         self._last = last_version
-        self._todo: deque[Task] = deque()
-        self._open: dict[int, Task] = {}
-        self._right: dict[TaskType, int] = {}
-        self._failures: Counter[Task] = Counter()
+        self._todo: deque[Question] = deque()
+        self._open: dict[int, Question] = {}
+        self._right: dict[Question, bool] = {}
+        self._failures: Counter[Question] = Counter()
         self._version = -1
-        self.rounds: list[Accuracy] = []
+        self.rounds: list[Round] = []
 
     def due(self, version: int) -> bool:
-        if not self._tasks or any(r.version == version for r in self.rounds) or self.active:
+        if not self._questions or any(r.version == version for r in self.rounds) or self.active:
             return False
         every = self._config.every
         return version in (0, self._last) or (every > 0 and version % every == 0)
 
     def begin(self, version: int) -> None:
         self._version = version
-        self._todo.extend(self._tasks)
-        self._right = dict.fromkeys(TaskType, 0)
+        self._right = dict.fromkeys(self._questions, False)
+        self._todo.extend(self._right)
         self._failures.clear()
 
     @property
     def active(self) -> bool:
         return bool(self._todo or self._open)
 
-    def next_task(self) -> Task | None:
+    def next_question(self) -> Question | None:
         return self._todo[0] if self._todo else None
 
     def granted(self, lease: int) -> None:
         self._open[lease] = self._todo.popleft()
 
-    def deliver(self, group: Group) -> Accuracy | None:
-        """Count the answer; a group that failed puts its task back. The result of the round if this ends it."""
-        task = self._open.pop(group.lease, None)
-        if task is None:
+    def deliver(self, group: Group) -> Round | None:
+        """Count the answer; a group that failed puts its question back. The result of the round if this ends it."""
+        question = self._open.pop(group.lease, None)
+        if question is None:
             return None
         if group.failure:
-            self._failures[task] += 1
-            if self._failures[task] < ATTEMPTS:
-                self._todo.append(task)
+            self._failures[question] += 1
+            if self._failures[question] < ATTEMPTS:
+                self._todo.append(question)
                 return None
-            log.warning("%s task %s counts as not solved: %s", task.type, task.key, group.failure)
-        self._right[task.type] += sum(sample.correct for sample in group.samples)
+            task = question.task
+            log.warning("%s task %s (%s) counts as not solved: %s", task.type, task.key, question.set, group.failure)
+        self._right[question] = any(sample.correct for sample in group.samples)
         if self.active:
             return None
-        asked = {t: sum(task.type is t for task in self._tasks) for t in TaskType}
-        self.rounds.append(Accuracy(self._version, self._right, asked))
+        self.rounds.append(Round(self._version, self._right))
         return self.rounds[-1]
 
 
-def held_out(model: Path, per_type: int) -> list[Task]:
-    """The first `per_type` held-out tasks of each type that came with the model. ConfigError if there are too few."""
+def questions(model: Path, config: EvalConfig) -> list[Question]:
+    """What a round asks of a model that came with held-out tasks. ConfigError if there are too few."""
+    standard = held_out(model, config.tasks)
+    harder = held_out(model, config.harder, HARDER_FILE, "harder")
+    asked = [Question(task) for task in standard] + [Question(task, EvalSet.HARDER) for task in harder]
+    if config.forced:
+        asked += [Question(task, EvalSet.FORCED) for task in standard]
+        asked += [Question(task, EvalSet.HARDER_FORCED) for task in harder]
+    return asked
+
+
+def held_out(model: Path, per_type: int, file: str = STANDARD_FILE, key: str = "tasks") -> list[Task]:
+    """The first `per_type` tasks of each type in a file of the model folder. ConfigError if there are too few.
+
+    `key`: the setting of `eval` that asks for them.
+    """
     if per_type == 0:
         return []
-    path = model / "heldout.jsonl"
+    path = model / file
     if not path.exists():
         raise ConfigError(
-            f"{path} is missing: set eval.tasks=0 or provide held-out tasks (a JSON object of common.types.Task a line)"
+            f"{path} is missing: set eval.{key}=0 or provide held-out tasks (a JSON object of common.types.Task a line)"
         )
     rows = [task_from_json(line) for line in path.read_text().splitlines() if line]
     found = [task for t in TaskType for task in [row for row in rows if row.type is t][:per_type]]
     if len(found) < per_type * len(TaskType):
-        raise ConfigError(f"{path} holds {len(rows)} tasks, too few for eval.tasks={per_type} of each type")
+        raise ConfigError(f"{path} holds {len(rows)} tasks, too few for eval.{key}={per_type} of each type")
     return found
+
+
+def held_out_programs(model: Path) -> frozenset[str]:
+    """Keys of the programs in all held-out files of the model folder, whichever of them are evaluated.
+
+    A row without a program key is logged: its program cannot be told from others.
+    """
+    keys: set[str] = set()
+    for path in sorted(model.glob("heldout*.jsonl")):
+        found = {task_from_json(line).program_key for line in path.read_text().splitlines() if line}
+        if "" in found:
+            log.warning("%s has rows without program_key: proposals of their programs are not rejected", path)
+        keys |= found - {""}
+    return frozenset(keys)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from common.errors import WireError
-from common.types import STREAMS, Group, Sample
+from common.types import STREAMS, Group, Kind, Sample
 from learner.leases import kind_of
 
 
@@ -19,18 +19,21 @@ def require_consistent(group: Group) -> None:
     if not group.failure and not group.samples:
         raise WireError(f"group of lease {group.lease} has neither samples nor a failure")
     for number, sample in enumerate(group.samples):
-        wrong = _wrong(sample, len(group.prompts))
+        wrong = _wrong(sample, len(group.prompts), loaded=group.kind is Kind.SEED)
         if wrong:
             raise WireError(f"group of lease {group.lease}, sample {number}: {wrong}")
+    if any(not 0 <= flag.sample < len(group.samples) for flag in group.flags):
+        raise WireError(f"group of lease {group.lease} flags a sample that it does not hold")
 
 
-def _wrong(sample: Sample, prompts: int) -> str:
+def _wrong(sample: Sample, prompts: int, *, loaded: bool) -> str:
+    """`loaded`: the sample may stand for a task that nobody sampled, which has no tokens."""
     length = len(sample.tokens)
     if sample.stream not in STREAMS:
         return f"stream {sample.stream}"
     if not 0 <= sample.prompt < prompts:
         return f"prompt {sample.prompt} of {prompts}"
-    if length == 0 or len(sample.logprobs) != length:
+    if (length == 0 and not loaded) or len(sample.logprobs) != length:
         return f"{length} tokens with {len(sample.logprobs)} log-probs"
     edges = [0, *(edge for span in sample.spans for edge in (span.start, span.end)), length]
     if any(a != b for a, b in zip(edges[::2], edges[1::2], strict=True)) or edges != sorted(edges):

@@ -13,26 +13,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from common import messages as m
 from common.clock import Clock
 from common.config import Config
-from common.errors import WireError
+from common.errors import AzrError, WireError
 from common.transport import Peer
 from common.types import STREAMS, Group, Kind, Lease, Share, Task
-from learner.admission import Admission, Ended, Limits
+from learner.admission import APART, Admission, Ended, Limits
+from learner.analyst import Analyst
 from learner.batch import sequences, shares
-from learner.evaluation import Accuracy, Evaluation
+from learner.evaluation import Evaluation, Question, Round
+from learner.figures import of_book, of_pushes, step_row
 from learner.group_check import require_consistent
 from learner.journal import Journal
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
 from learner.resume_point import record_checkpoint
-from learner.run_log import RunLog, batch_metrics, staleness_histogram
+from learner.run_log import RunLog, rejections, staleness_histogram
+from learner.safety_log import SafetyLog
+from learner.seeding import Seeding
+from learner.settlement import rebuild, settle
 from learner.task_book import TaskBook
 from learner.weight_sync import PushRecord, WeightSync
 
@@ -47,28 +51,30 @@ def quota(config: Config) -> dict[Kind, int]:
 
 
 class Intake:
-    """Handler of the intake's server. `notify` reaches an actor; `folder` is the run folder."""
+    """Handler of the intake's server.
+
+    `seeds` begin a new book, `notify` reaches an actor, `held_out` are keys of programs that no proposal may use.
+    """
 
     def __init__(
         self,
         config: Config,
         folder: Path,
         seeds: Sequence[Task],
-        held_out: Sequence[Task],
+        questions: Sequence[Question],
         clock: Clock,
         notify: Callable[[Peer, object], Awaitable[None]],
+        held_out: frozenset[str] = frozenset(),
+        analysis: Sequence[str] = (),
     ) -> None:
         self._config, self._folder, self._clock = config, folder, clock
         self._notify = notify
-        self.book = TaskBook(folder / "tasks.sqlite", seeds)
+        self.book = TaskBook(folder / "tasks.sqlite", seeds, config, held_out)
+        self.seeding = Seeding(config, self.book)
         self.leases = LeaseLedger(folder / "tasks.sqlite", config.run.incarnation)
         self._maker = LeaseMaker(config, self.book)
-        limits = Limits(
-            config.staleness.eta,
-            config.max_staleness,
-            config.staleness.lease_timeout,
-            config.learner.steps,
-        )
+        lag = config.staleness
+        limits = Limits(lag.eta, config.max_staleness, lag.lease_timeout, config.learner.steps)
         self.admission = Admission(quota(config), limits, clock, self._make, self._ended)
         self.weights = WeightSync(
             lambda index, message: notify(Peer("actor", index), message),
@@ -78,10 +84,13 @@ class Intake:
             tolerance=config.learner.probe_tolerance,
             timeout=config.cluster.push_timeout,
         )
-        self.evaluation = Evaluation(held_out, config.eval, config.learner.steps)
+        self.evaluation = Evaluation(questions, config.eval, config.learner.steps)
         self.log = RunLog(folder)
+        self.analyst = Analyst(analysis, self.log.analysis)
+        self.safety = SafetyLog(folder / "safety.jsonl", config.safety.on_flag)
         self.journal = Journal(folder / "journal", keep=config.logging.keep_journal)
         self.finished = asyncio.Event()
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._batches: dict[int, list[Group]] = {}  # formed, not yet in the book
         self._shares: dict[int, list[Share]] = {}
         self._pushes: list[PushRecord] = []
@@ -99,7 +108,7 @@ class Intake:
         while (following := step + len(replay)) in held.batches and following < self._config.learner.steps:
             replay[following] = held.batches[following]
         self.leases.rewind(step, [*held.waiting, *(g.lease for groups in replay.values() for g in groups)])
-        self._rebuild_book(step, held.batches)
+        rebuild(self.book, step, held.batches, self._config)
         self.admission.resume(step, step + len(replay), self.leases.following())
         for number, groups in replay.items():
             self._take_batch(number, groups)
@@ -115,22 +124,15 @@ class Intake:
                 self.admission.restore([group])
         self._step = self._saved = step
 
-    def _rebuild_book(self, step: int, batches: Mapping[int, list[Group]]) -> None:
-        """A batch enters the book with its version, which a checkpoint may outrun; the journal has it until then."""
-        first = step
-        while first - 1 in batches:
-            first -= 1
-        self.book.rewind(first)
-        for number in range(first, step):
-            self.book.add_batch(number + 1, batches[number])
-
     async def run(self) -> None:
         """Until the last version is in service, evaluated and saved."""
-        watch = asyncio.create_task(self._expire())
+        if self._step == 0 and not self._batches:
+            self.seeding.begin()
+        watch: asyncio.Future[Any] = asyncio.create_task(self._expire())
         pushes = asyncio.create_task(self.weights.run())
         over = asyncio.create_task(self.finished.wait())
         try:
-            done, _ = await asyncio.wait({watch, pushes, over}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({watch, pushes, over, self._failure}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
@@ -146,14 +148,11 @@ class Intake:
         figures: dict[str, Any] = {
             "version": self.admission.version,
             "leases": self.leases.fates(),
-            "tasks": {t.value: n for t, n in self.book.sizes.items()},
-            "pauses": [p for record in self._pushes for p in record.pauses],
-            "pushes": len(self._pushes),
+            **of_book(self.book),
+            **of_pushes(self._pushes),
+            "flags": dict(self.safety.counts),
+            "analysis": dict(self.analyst.counts),
         }
-        last = self._pushes[-1].version if self._pushes else None
-        checksums = {f"actor-{i}": c for p in self._pushes if p.version == last for i, c in p.checksums.items()}
-        if checksums:  # a late joiner has a push of its own
-            figures["checksums"] = {"version": last, "actors": checksums}
         summary = self.log.summary(figures, self.evaluation.rounds)
         self.log.close()
         self.journal.close()
@@ -190,8 +189,8 @@ class Intake:
                 return m.Ack()
             case m.Deliver(group):
                 return self._deliver(group)
-            case m.Known(keys):
-                return m.KnownKeys(self.book.knows(keys))
+            case m.AskNovelty(task_type, key, program_key):
+                return m.Novelty(self.book.status(task_type, key, program_key))
             case m.WantShare(rank, step):
                 return await self._share(rank, step)
             case m.StepDone():
@@ -225,31 +224,42 @@ class Intake:
 
     def _grant_now(self, actor: int, capacity: int) -> list[Lease]:
         leases: list[Lease] = []
-        while len(leases) < capacity and (task := self.evaluation.next_task()) is not None:
+        temperature = self._config.eval.temperature
+        while len(leases) < capacity and (asked := self.evaluation.next_question()) is not None:
             lease = self.admission.new_id(Kind.EVAL)
             self.leases.granted(lease, self.admission.version)
             self.evaluation.granted(lease)
-            made = self._maker.evaluation(lease, self.admission.version, task, self._config.eval.temperature)
-            leases.append(self.admission.grant_evaluation(actor, made))
-        return leases + self.admission.grant(actor, capacity - len(leases))
+            made = self._maker.evaluation(lease, self.admission.version, asked.task, temperature, asked.set.begun)
+            leases.append(self.admission.grant_apart(actor, made))
+        while len(leases) < capacity and (slot := self.seeding.next_slot()) is not None:
+            lease = self.admission.new_id(Kind.SEED)
+            self.leases.granted(lease, self.admission.version)
+            self.seeding.granted(lease)
+            leases.append(self.admission.grant_apart(actor, self._maker.seed(lease, slot.task, slot.number)))
+        return leases + self.admission.grant(actor, capacity - len(leases), new=not self.seeding.active)
 
     def _make(self, lease: int, version: int) -> Lease:
         self.leases.granted(lease, version)
-        return self._maker.make(lease, version)
+        made = self._maker.make(lease, version)
+        self.analyst.granted(made)
+        return made
 
     def _ended(self, end: Ended) -> None:
         self.leases.ended(end.lease, end.attempt, end.fate, end.step)
+        self.analyst.ended(end.lease)
 
     def _deliver(self, group: Group) -> m.Ack:
         if group.incarnation != self._config.run.incarnation:
             raise WireError(f"group of incarnation {group.incarnation}: its weights no longer exist")
         require_consistent(group)
         opened = self.admission.is_open(group.lease)
-        if group.kind is Kind.EVAL:
+        if opened and group.flags:
+            group = self.safety.take(group)
+            self._fail(self.safety.stopped(group))
+        if group.kind in APART:
             self.admission.deliver(group)
-            ended = opened and not self.admission.is_open(group.lease)
-            if ended and (accuracy := self.evaluation.deliver(group)) is not None:
-                self._evaluated(accuracy)
+            if opened and not self.admission.is_open(group.lease):
+                self._answered(group)
         else:
             if opened and not group.failure:
                 self.journal.append(group)
@@ -267,9 +277,25 @@ class Intake:
 
     def _take_batch(self, step: int, batch: list[Group]) -> None:
         learner = self._config.learner
-        rows, _ = sequences(step, batch, self._config.algorithm.stream_weight)
+        batch = settle(step, batch, self._config, self.book, self._batches.values())
+        rows = sequences(step, batch, self._config.algorithm, self._config.run.seed).rows
         self._batches[step] = batch
         self._shares[step] = shares(step, rows, learner.ranks, learner.micro_batch_tokens)
+
+    def _answered(self, group: Group) -> None:
+        """A group that no quota counts has come, or has failed."""
+        if group.kind is Kind.EVAL:
+            if (result := self.evaluation.deliver(group)) is not None:
+                self._evaluated(result)
+            return
+        try:
+            self.seeding.deliver(group)
+        except AzrError as error:
+            self._fail(error)
+
+    def _fail(self, error: AzrError | None) -> None:
+        if error is not None and not self._failure.done():
+            self._failure.set_exception(error)
 
     # -- trainer -------------------------------------------------------------------------------------------------
 
@@ -298,29 +324,12 @@ class Intake:
         if done.step < self._step:
             return m.Ack()
         batch = self._batches[done.step]
-        rows, silent = sequences(done.step, batch, self._config.algorithm.stream_weight)
-        row = {
-            "step": done.step,
-            "incarnation": self._config.run.incarnation,
-            "time": time.time(),
-            "seconds": done.seconds,
-            **batch_metrics(done.step, batch, rows),
-            **{f"learner/{k}": v for k, v in done.metrics.items()},
-            "silent_streams": len(silent),
-            "version": self.admission.version,
-            "open": sum(self.admission.open.values()),
-            "waiting": sum(self.admission.waiting.values()),
-            **{f"book/{t}": n for t, n in self.book.sizes.items()},
-            **{f"admission/{k}": n for k, n in self.admission.counts.items()},
-        }
-        if self._pushes:
-            push = self._pushes[-1]
-            row["push/stage"] = push.stage
-            row["push/pause"] = max(push.pauses, default=0.0)
-            row["push/load"] = max(push.loads, default=0.0)
-            row["push/probe_difference"] = push.probe_difference
+        parts = self.admission, self.book, self._pushes, self.safety.counts
+        row = step_row(done, batch, self._config, *parts)
+        self.analyst.trained(done.step, batch)
         self.admission.trained(done.step, batch)
         self.log.step(row, staleness_histogram(done.step, batch))
+        self.log.rejected.update(rejections(sample for group in batch for sample in group.samples))
         del self._shares[done.step]
         self._step = done.step + 1
         self.weights.step_ready(self._step)
@@ -353,8 +362,8 @@ class Intake:
         self._finish_if_over()
         self._wake()
 
-    def _evaluated(self, accuracy: Accuracy) -> None:
-        self.log.evaluation(accuracy)
+    def _evaluated(self, result: Round) -> None:
+        self.log.evaluation(result)
         self.weights.reconsider()
         self._finish_if_over()
 
@@ -379,15 +388,11 @@ class Intake:
             "batched": self.admission.batched,
             "open": {k.value: n for k, n in self.admission.open.items()},
             "waiting": {k.value: n for k, n in self.admission.waiting.items()},
-            "states": self.log.state,
-            "shares": self.log.shares(),
-            "last": self.log.last,
-            "staleness": {str(a): n for a, n in sorted(self.log.staleness.items())},
-            "sequences": self.log.sequences,
+            **self.log.status(),
             "evaluating": self.evaluation.active,
-            "evaluation": [
-                {"version": r.version, **{t.value: r.of(t) for t in r.asked}} for r in self.evaluation.rounds
-            ],
+            "flags": sum(self.safety.counts.values()),
+            "seeding": self.seeding.progress() if self.seeding.active else {},
+            "evaluation": [{"version": r.version, **r.accuracies()} for r in self.evaluation.rounds],
         }
 
     def _wake(self) -> None:

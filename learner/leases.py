@@ -11,7 +11,7 @@ import random
 
 from common.config import Config
 from common.seeds import derive
-from common.types import Kind, Lease, Task
+from common.types import Kind, Lease, Task, TaskType
 from learner.task_book import TaskBook
 
 _KINDS = tuple(Kind)
@@ -30,7 +30,7 @@ def sequence_of(lease: int) -> int:
 
 
 class LeaseMaker:
-    """Draws references and tasks from the book; evaluation leases carry the task they are given."""
+    """Draws references and tasks from the book; leases of kinds `eval` and `seed` carry what they are given."""
 
     def __init__(self, config: Config, book: TaskBook) -> None:
         self._config = config
@@ -43,10 +43,27 @@ class LeaseMaker:
         if kind.proposes:
             references = self._book.references(rng, kind.task_type, self._config.environment.references)
             return Lease(lease, 0, kind, version, seed, algorithm.samples, references=references)
-        task = self._book.task(rng, kind.task_type)
+        task = self._book.task(rng, kind.task_type, version)
         return Lease(lease, 0, kind, version, seed, algorithm.solve_samples, task=task)
 
-    def evaluation(self, lease: int, version: int, task: Task, temperature: float) -> Lease:
+    def evaluation(self, lease: int, version: int, task: Task, temperature: float, begun: str = "") -> Lease:
         """Seeded by the task alone, so that evaluations before and after draw the same random numbers."""
         seed = derive(self._config.run.seed, "eval", task.type, task.key)
-        return Lease(lease, 0, Kind.EVAL, version, seed, 1, task=task, temperature=temperature)
+        return Lease(lease, 0, Kind.EVAL, version, seed, 1, task=task, temperature=temperature, begun=begun)
+
+    def seed(self, lease: int, task: Task, number: int) -> Lease:
+        """Proposal `number` of its type, by which it is seeded: one that is made again is made of the same.
+
+        `task` is to be validated; one without inputs stands for its type, of which a task is to be proposed.
+        """
+        seed = derive(self._config.run.seed, "seed", task.type, number)
+        references: tuple[Task, ...] = ()
+        if not task.inputs:
+            rng = random.Random(derive(seed, "material"))
+            references = self._book.references(rng, task.type, self._config.environment.references)
+        return Lease(lease, 0, Kind.SEED, 0, seed, 0, references=references, task=task)
+
+
+def blank(task_type: TaskType) -> Task:
+    """The type alone: what a seed lease carries that is to propose a task of it."""
+    return Task(task_type, "", (), (), "")

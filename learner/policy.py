@@ -1,4 +1,4 @@
-"""The trained policy: a Hugging Face causal language model and the log-probs it gives to tokens.
+"""The trained policy: a Hugging Face causal language model, the log-probs it gives to tokens, and its entropy there.
 
 Sequences go through the model as rows [S, L], padded on the right and without an attention mask. That is
 exact: attention is causal, so a real token sees only itself and what stands left of it, and padding stands
@@ -24,23 +24,40 @@ from transformers.utils import logging as transformers_logging
 from common.errors import PartFailed
 from common.types import Float32Array, Int32Array, MicroBatch
 
-# (input_ids [S, L], positions [N], targets [N]) → log-probs [N]: a Policy, or what wraps one for training.
-Scorer = Callable[[Tensor, Tensor, Tensor], Tensor]
+ENTROPY_ELEMENTS = 1 << 22  # probabilities held at a time, 16 MiB: entropy needs no second [N, V] beside the log-probs
+
+
+class TokenScores(NamedTuple):
+    """What the policy makes of N tokens, float32 [N] each, in nats."""
+
+    logprobs: Tensor  # of the tokens, differentiable
+    entropy: Tensor  # of the distribution that each was drawn from, detached
+
+
+# (input_ids [S, L], positions [N], targets [N]) → scores [N]: a Policy, or what wraps one for training.
+Scorer = Callable[[Tensor, Tensor, Tensor], TokenScores]
 
 
 class Policy(torch.nn.Module):
-    """Wraps `model`: one forward call yields log-probs of chosen tokens, never logits of all positions."""
+    """Wraps `model`: one forward call yields scores of chosen tokens, never logits of all positions."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
-        """Log-probs float32 [N] of `targets` [N], predicted at flat indices `positions` into rows [S, L]."""
+    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> TokenScores:
+        """Scores of `targets` [N], predicted at flat indices `positions` into rows [S, L]."""
         hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, positions)
         logits: Tensor = self.model.get_output_embeddings()(chosen).float()
-        return logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+        logprobs = logits.log_softmax(-1)
+        return TokenScores(logprobs.gather(1, targets[:, None]).squeeze(1), entropy(logprobs.detach()))
+
+
+def entropy(logprobs: Tensor) -> Tensor:
+    """-Σ p log p of each row of `logprobs` [N, V], as [N]; reads the log-softmax that the loss holds anyway."""
+    rows = max(1, ENTROPY_ELEMENTS // logprobs.shape[1])
+    return -torch.cat([torch.linalg.vecdot(part.exp(), part) for part in torch.split(logprobs, rows)])
 
 
 def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
@@ -54,8 +71,8 @@ def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
     return policy
 
 
-def answer_logprobs(scorer: Scorer, batch: MicroBatch, device: torch.device | None = None) -> Tensor:
-    """Log-probs float32 [Σ answer] of all answer tokens, in the order of `batch.logprobs`; differentiable.
+def answer_scores(scorer: Scorer, batch: MicroBatch, device: torch.device | None = None) -> TokenScores:
+    """Scores of all answer tokens [Σ answer], in the order of `batch.logprobs`.
 
     ValueError if the batch has no answer token, or a sequence has no prompt token.
     """
@@ -79,7 +96,7 @@ def score(
             chosen, waiting = waiting[:count], waiting[count:]
             lengths = np.array([len(sequences[i]) for i in chosen], np.int32)
             rows = pad(np.concatenate([sequences[i] for i in chosen]), np.ones_like(lengths), lengths - 1)
-            flat = scorer(*(torch.from_numpy(array).to(device) for array in rows)).float().cpu().numpy()
+            flat = scorer(*(torch.from_numpy(array).to(device) for array in rows)).logprobs.float().cpu().numpy()
             for i, part in zip(chosen, np.split(flat, np.cumsum(lengths - 1)[:-1]), strict=True):
                 found[i] = part.copy()
     return found
@@ -113,7 +130,7 @@ def _check_head(policy: Policy, folder: Path) -> None:
     ids = torch.arange(4).reshape(1, 4)
     with torch.no_grad():
         whole = policy.model(input_ids=ids, use_cache=False).logits[0, :3].float().log_softmax(-1)
-        ours = policy(ids, torch.arange(3), ids[0, 1:])
+        ours = policy(ids, torch.arange(3), ids[0, 1:]).logprobs
     if not torch.allclose(ours, whole.gather(1, ids[0, 1:, None]).squeeze(1), rtol=1e-3, atol=1e-3):
         family = type(policy.model).__name__
         raise PartFailed("learner", f"{folder}: the logits of {family} are more than its output embedding")

@@ -9,7 +9,6 @@ import json
 import os
 from pathlib import Path
 
-from common.errors import PartFailed
 from learner.durable import sync
 
 
@@ -26,10 +25,10 @@ def record_checkpoint(run: Path, step: int, path: str) -> None:
     sync(target.parent)
 
 
-def latest_checkpoint(run: Path) -> tuple[int, Path]:
-    """(step, folder of the newest durable checkpoint) of a run folder. PartFailed if it has none."""
+def latest_checkpoint(run: Path) -> tuple[int, Path | None]:
+    """(step, folder of the newest durable checkpoint) of a run folder; (0, None), the base model, before the first."""
     path = run / "checkpoints" / "latest.json"
     if not path.exists():
-        raise PartFailed("resume", f"{run} has no checkpoint", hint="start a new run with azr train CONFIG")
+        return 0, None
     found = json.loads(path.read_text())
     return int(found["step"]), run / found["path"]

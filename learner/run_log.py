@@ -1,6 +1,8 @@
-"""What a run leaves for people: metrics.jsonl (a row per learner step), trace.json (Chrome/Perfetto), summary.json.
+"""What a run leaves for people: metrics.jsonl (a row per learner step and round of evaluation), evaluation.jsonl (a
+row per answer), trace.json (Chrome/Perfetto), summary.json.
 
-Everything here is derived; training never reads it.
+Everything here is derived; training never reads it. After a resume steps and answers may appear again: the last row of
+a step, or of a (version, set, type, key), is the one that counts.
 """
 
 from __future__ import annotations
@@ -8,17 +10,17 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.messages import Report
-from common.types import STREAMS, Group, TaskType
+from common.types import STREAMS, Group, Sample, Status, TaskType
 from learner import trace
 from learner.batch import TrainSequence, staleness
-from learner.evaluation import Accuracy
+from learner.evaluation import EvalSet, Round
 
 
 def batch_metrics(step: int, batch: Sequence[Group], rows: Sequence[TrainSequence]) -> dict[str, float]:
@@ -41,6 +43,8 @@ def batch_metrics(step: int, batch: Sequence[Group], rows: Sequence[TrainSequenc
             if rates:
                 out[f"{stream}/solve_rate"] = float(np.mean(rates))
                 out[f"{stream}/learnable"] = float(np.mean([0 < r < 1 for r in rates]))
+            for status, count in rejections(of).items():
+                out[f"{stream}/rejected/{status}"] = count / len(of)
     ages = staleness_histogram(step, batch)
     total = sum(ages.values())
     out["staleness/mean"] = sum(age * n for age, n in ages.items()) / total if total else 0.0
@@ -59,6 +63,11 @@ def staleness_histogram(step: int, batch: Sequence[Group]) -> Counter[int]:
     return ages
 
 
+def rejections(samples: Iterable[Sample]) -> Counter[str]:
+    """Proposals that came to no task, by the rule that rejected them."""
+    return Counter(str(s.status) for s in samples if s.stream.proposes and s.status != Status.OK)
+
+
 class RunLog:
     """Writes the files of a run folder and keeps the newest figures for whoever watches."""
 
@@ -71,6 +80,7 @@ class RunLog:
         self.ledger: dict[str, dict[str, float]] = {}
         self.state: dict[str, str] = {}
         self.staleness: Counter[int] = Counter()
+        self.rejected: Counter[str] = Counter()  # proposals of trained batches
         self.rows = 0
         self.sequences = 0
         self.last: dict[str, float] = {}
@@ -83,9 +93,23 @@ class RunLog:
         self.staleness.update(ages)
         self._metrics.write(json.dumps(dict(row)) + "\n")
 
-    def evaluation(self, accuracy: Accuracy) -> None:
-        figures = {f"eval/{t}": accuracy.of(t) for t in TaskType}
-        self._metrics.write(json.dumps({"version": accuracy.version, **figures}) + "\n")
+    def evaluation(self, result: Round) -> None:
+        figures = {
+            f"eval/{t}" if s is EvalSet.STANDARD else f"eval/{s}/{t}": result.accuracy(s, t)
+            for s in result.sets
+            for t in TaskType
+        }
+        self._metrics.write(json.dumps({"version": result.version, **figures}) + "\n")
+        answers = (
+            {"version": result.version, "set": q.set, "type": q.task.type, "key": q.task.key, "right": right}
+            for q, right in result.right.items()
+        )
+        with (self._folder / "evaluation.jsonl").open("a") as file:
+            file.writelines(json.dumps(answer) + "\n" for answer in answers)
+
+    def analysis(self, row: Mapping[str, Any]) -> None:
+        """Figures that came behind the row of their step."""
+        self._metrics.write(json.dumps(dict(row)) + "\n")
 
     def report(self, message: Report) -> None:
         if message.part not in self._parts:
@@ -105,7 +129,17 @@ class RunLog:
             for part, states in self.ledger.items()
         }
 
-    def summary(self, figures: Mapping[str, Any], rounds: Sequence[Accuracy]) -> dict[str, Any]:
+    def status(self) -> dict[str, Any]:
+        """The newest figures."""
+        return {
+            "states": self.state,
+            "shares": self.shares(),
+            "last": self.last,
+            "staleness": {str(age): n for age, n in sorted(self.staleness.items())},
+            "sequences": self.sequences,
+        }
+
+    def summary(self, figures: Mapping[str, Any], rounds: Sequence[Round]) -> dict[str, Any]:
         """Write summary.json (temp, then rename) and return it."""
         seconds = time.time() - self.began
         self._trace.flush()
@@ -116,11 +150,12 @@ class RunLog:
             "sequences": self.sequences,
             "sequences_per_second": self.sequences / seconds if seconds else 0.0,
             "staleness": {str(age): n for age, n in sorted(self.staleness.items())},
+            "rejected": dict(sorted(self.rejected.items())),
             "evaluation": [
                 {
                     "version": r.version,
-                    "accuracy": {t.value: r.of(t) for t in TaskType},
-                    "asked": {t.value: r.asked[t] for t in TaskType},
+                    **_figures(r, EvalSet.STANDARD),
+                    "sets": {s.value: _figures(r, s) for s in r.sets if s is not EvalSet.STANDARD},
                 }
                 for r in rounds
             ],
@@ -141,3 +176,10 @@ class RunLog:
 
     def _event(self, *, part: str, **event: Any) -> None:
         self._trace.write(json.dumps({**event, "pid": self._parts[part], "tid": 0}) + trace.END_OF_EVENT)
+
+
+def _figures(result: Round, eval_set: EvalSet) -> dict[str, Any]:
+    return {
+        "accuracy": result.accuracies(eval_set),
+        "asked": {t.value: result.asked(eval_set, t) for t in TaskType},
+    }

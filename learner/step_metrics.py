@@ -1,4 +1,4 @@
-"""What is reported about one training step: sums over answer tokens, reduced over ranks once.
+"""What is reported about one training step: sums over answer tokens, kept by staleness, reduced over ranks once.
 
 Invariant: every rank adds at least one micro-batch, so all ranks reduce the same names in the same order.
 """
@@ -16,12 +16,16 @@ from torch import Tensor
 from learner.loss import probability_ratio
 
 PHASES = ("forward", "backward", "update")
+BUCKETS = ("0", "1", "2", "3-4", "5-8", "9+")  # of staleness, in versions
+_UP_TO = (0, 1, 2, 4, 8)  # the largest of each bucket but the last
+_PEAKS = ("ratio_max", "log_ratio_max")
 
 
 class StepMetrics:
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._ratio_max = 0.0
+        self._tokens: dict[str, Tensor] = {}  # name → [BUCKETS], sums over tokens
+        self._whole: dict[str, Tensor] = {}  # name → [], sums over micro-batches
+        self._peaks: Tensor | None = None  # [_PEAKS, BUCKETS]
         self._inner = 0.0  # seconds of blocks timed inside the running one
         self._seconds = dict.fromkeys(PHASES, 0.0)
 
@@ -40,11 +44,12 @@ class StepMetrics:
         loss: Tensor,
         logprobs: Tensor,
         behaviour_logprobs: Tensor,
+        staleness: Tensor,
         statistics: Mapping[str, Tensor],
         sequences: int,
     ) -> None:
-        """One micro-batch: weighted loss [], per-token values [N]. With `sequences` 0 it only names the
-        sums."""
+        """One micro-batch: weighted loss [], per-token values [N], staleness an integer. With `sequences` 0 it only
+        names the sums."""
         new, old = logprobs.detach().double(), behaviour_logprobs.double()
         ratio = probability_ratio(new, old)
         tokens = {
@@ -55,34 +60,48 @@ class StepMetrics:
             "surprisal": -new,
             **{name: value.double() for name, value in statistics.items()},
         }
-        sums = {name: value.sum() for name, value in tokens.items()}
-        sums |= {
-            "loss": loss.detach().double(),
-            "sequences": torch.tensor(float(sequences), device=loss.device),
-        }
-        for name, value in sums.items():
-            self._sums[name] = self._sums.get(name, 0.0) + (value if sequences else value * 0.0)
-        if sequences:
-            self._ratio_max = max(self._ratio_max, float(ratio.max()))
+        bucket = torch.bucketize(staleness, torch.tensor(_UP_TO, device=loss.device))
+        member = (bucket[:, None] == torch.arange(len(BUCKETS), device=loss.device)) & (sequences > 0)  # [N, BUCKETS]
+        for name, value in tokens.items():
+            self._tokens[name] = self._tokens.get(name, 0.0) + value @ member.double()
+        for name, value in {"loss": loss.detach().double(), "sequences": torch.ones_like(new[0]) * sequences}.items():
+            self._whole[name] = self._whole.get(name, 0.0) + (value if sequences else value * 0.0)
+        peaks = torch.stack([ratio, (new - old).abs()])[:, :, None].where(member, 0.0).amax(1)
+        self._peaks = peaks if self._peaks is None else self._peaks.maximum(peaks)
 
     def reduced(self) -> dict[str, float]:
         """Metrics over all ranks (Trainer.step says which); collective."""
-        names = sorted(self._sums)
-        device = self._sums["loss"].device
-        sums = torch.stack([self._sums[name].double() for name in names])
-        peaks = torch.tensor([self._ratio_max, *self._seconds.values()], dtype=torch.float64, device=device)
+        assert self._peaks is not None
+        names = sorted(self._tokens)
+        sums = torch.cat([self._tokens[name] for name in names] + [value[None] for value in self._whole.values()])
+        seconds = torch.tensor(list(self._seconds.values()), dtype=torch.float64, device=sums.device)
+        most = torch.cat([self._peaks.flatten(), seconds])
         dist.all_reduce(sums)
-        dist.all_reduce(peaks, op=dist.ReduceOp.MAX)
-        total = dict(zip(names, sums.tolist(), strict=True))
-        ratio_max, *seconds = peaks.tolist()
-        ratio, ratio_squared = total.pop("ratio"), total.pop("ratio_squared")
-        whole = {name: total.pop(name) for name in ("loss", "tokens", "sequences")}
-        count = max(whole["tokens"], 1.0)
-        return {
-            **whole,
-            **{name: value / count for name, value in total.items()},
-            "ratio_mean": ratio / count,
-            "ratio_max": ratio_max,
-            "effective_sample_size": ratio**2 / (count * ratio_squared) if ratio_squared else 0.0,
-            **{f"seconds_{phase}": value for phase, value in zip(self._seconds, seconds, strict=True)},
-        }
+        dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        count = len(names) * len(BUCKETS)
+        by_bucket = dict(zip(names, sums[:count].view(len(names), -1), strict=True))
+        peaks = most[: self._peaks.numel()].view_as(self._peaks)
+        out = _figures({name: float(value.sum()) for name, value in by_bucket.items()}, peaks.amax(1))
+        out |= dict(zip(self._whole, sums[count:].tolist(), strict=True))
+        phases = most[self._peaks.numel() :].tolist()
+        out |= {f"seconds_{phase}": value for phase, value in zip(self._seconds, phases, strict=True)}
+        for i, bucket in enumerate(BUCKETS):
+            of_bucket = {name: float(value[i]) for name, value in by_bucket.items()}
+            if of_bucket["tokens"]:
+                found = _figures(of_bucket, peaks[:, i])
+                out |= {f"staleness_{bucket}/{name}": value for name, value in found.items()}
+        return out
+
+
+def _figures(sums: dict[str, float], peaks: Tensor) -> dict[str, float]:
+    """Of a set of tokens, from sums over them and from maxima [_PEAKS]."""
+    means = dict(sums)
+    tokens, ratio, squared = (means.pop(name) for name in ("tokens", "ratio", "ratio_squared"))
+    count = max(tokens, 1.0)
+    return {
+        "tokens": tokens,
+        **{name: value / count for name, value in means.items()},
+        "ratio_mean": ratio / count,
+        "effective_sample_size": ratio**2 / (count * squared) if squared else 0.0,
+        **dict(zip(_PEAKS, peaks.tolist(), strict=True)),
+    }

@@ -81,11 +81,13 @@ class Trainer:
     def step(self, share: Share) -> dict[str, float]:
         """Train one batch, of which `share` is this rank's part. Returns metrics of the whole batch.
 
-        loss; grad_norm (before clipping); lr; over answer tokens ratio_mean, ratio_max (trained over
-        behaviour probability), kl (k1 estimate of behaviour from trained policy, nats), surprisal (−log-prob,
-        nats; estimates the entropy where on-policy), effective_sample_size (share of tokens, 0–1), and the
-        loss's own statistics (`clipped`); tokens (answers only), sequences; seconds_forward, seconds_backward
-        and seconds_update, of the slowest rank. PartFailed if the loss or its gradient is not finite.
+        loss; grad_norm (before clipping); lr; sequences; seconds_forward, seconds_backward and seconds_update, of the
+        slowest rank. Over answer tokens: tokens (how many), entropy (of the trained policy, nats per token),
+        surprisal (−log-prob, nats; estimates the entropy where on-policy), ratio_mean, ratio_max (trained over
+        behaviour probability), log_ratio_max (largest |log ratio|, unbounded), kl (k1 estimate of behaviour from
+        trained policy, nats), effective_sample_size (Σr)² / (N Σr²), a share of tokens, 0–1, and the loss's own
+        statistics (`clipped`, a share). The same over the tokens of each staleness that occurs, as
+        staleness_BUCKET/NAME. PartFailed if the loss or its gradient is not finite.
         """
         metrics = StepMetrics()
         batches = share.micro_batches or (PADDING,)
@@ -167,10 +169,12 @@ class Trainer:
         lengths = torch.tensor(batch.answer_lengths, dtype=torch.long, device=device)
         advantages = torch.tensor(batch.advantages, device=device).repeat_interleave(lengths)
         weights = torch.tensor(batch.weights, device=device).repeat_interleave(lengths)
-        logprobs = policy.answer_logprobs(zero, batch, device)
+        staleness = torch.tensor(batch.staleness, device=device)
+        logprobs, entropy = policy.answer_scores(zero, batch, device)
         token = self.loss(logprobs, behaviour, advantages, clip=self.config.learner.clip)
         loss = (weights * token.loss).sum()
-        metrics.add(loss, logprobs, behaviour, token.statistics, 0 if empty else len(lengths))
+        statistics = {"entropy": entropy, **token.statistics}
+        metrics.add(loss, logprobs, behaviour, staleness, statistics, 0 if empty else len(lengths))
         return loss
 
 

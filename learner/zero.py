@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from common.config import LearnerConfig
-from learner.policy import Policy
+from learner.policy import Policy, TokenScores
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, each shaped like its parameter
 BUCKET = 1 << 26  # elements gathered or reduced together
@@ -52,10 +52,10 @@ class Zero:
     def device(self) -> torch.device:
         return torch.device(self.engine.device)
 
-    def __call__(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> Tensor:
+    def __call__(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> TokenScores:
         """Policy.forward; under stage 3 a collective."""
-        logprobs: Tensor = self.engine(input_ids, positions, targets)
-        return logprobs
+        scores: TokenScores = self.engine(input_ids, positions, targets)
+        return scores
 
     def accumulation(self) -> AbstractContextManager[None]:
         """Encloses all backward calls of a step; in stages 1 and 2 gradients are reduced when it ends."""

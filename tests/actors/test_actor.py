@@ -12,7 +12,7 @@ import pytest
 from actors.actor import REPORT_INTERVAL, RolloutActor
 from actors.triplets import PythonTriplets
 from common import messages as m
-from common.config import Config, EngineConfig, StalenessConfig
+from common.config import Config, EngineConfig, EnvironmentConfig, StalenessConfig
 from common.errors import PartFailed
 from common.jobs import Verdict
 from common.ledger import Ledger
@@ -38,7 +38,9 @@ class Scene:
         self, verify: Callable[[Task, str], Verdict] = by_output, *, episodes: int = EPISODES, credits: int = 1000
     ) -> None:
         self.config = Config(
-            engine=EngineConfig(episodes=episodes), staleness=StalenessConfig(lease_timeout=LEASE_TIMEOUT)
+            environment=EnvironmentConfig(degenerate=False),
+            engine=EngineConfig(episodes=episodes),
+            staleness=StalenessConfig(lease_timeout=LEASE_TIMEOUT),
         )
         self.clock, self.intake, self.engine = FakeClock(), FakeIntake(), FakeEngine(respond)
         self.executor = FakeExecutor(verify=verify, credits=credits)
@@ -93,7 +95,7 @@ async def test_a_task_that_the_book_knows_is_not_solved() -> None:
     await first.intake.grant(proposing(1))
     (deliver,) = await first.intake.until(m.Deliver)
     assert deliver.group.proposal is not None
-    second.intake.known.add(deliver.group.proposal.key)
+    second.intake.rejected[deliver.group.proposal.key] = "known"
     await second.intake.grant(proposing(1))
     (deliver,) = await second.intake.until(m.Deliver)
     assert deliver.group.proposal is None and deliver.group.samples[0].status == "known"

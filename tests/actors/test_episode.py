@@ -16,9 +16,10 @@ from actors.triplets import PythonTriplets
 from common.config import AlgorithmConfig, Config, EngineConfig, EnvironmentConfig, RunConfig
 from common.jobs import Validate, Validation, Verdict
 from common.types import Group, Kind, Lease, Sample, Status, Task, TaskType
+from learner.group_check import require_consistent
 from tests.fakes.engine import STOP_TOKEN, Call, CharCodec, FakeEngine, Script
-from tests.fakes.executor import FakeExecutor, by_output
-from tests.fakes.intake import SAFETY_NET, a_task, proposing, solving
+from tests.fakes.executor import FakeExecutor, by_output, defined
+from tests.fakes.intake import SAFETY_NET, a_task, proposing, seeding, solving
 
 CODEC = CharCodec()
 PROPOSAL = "<answer>def f(a):\n return a*2\ninput:5</answer>"
@@ -38,29 +39,28 @@ def config(
     *,
     train_mc: int = 4,
     extreme: float = 0.0,
-    novelty: bool = True,
     max_tokens: int = 64,
     max_model_len: int = 256,
     inputs: int = 2,
 ) -> Config:
     return Config(
         run=RunConfig(incarnation=3),
-        environment=EnvironmentConfig(novelty="program" if novelty else "off", inputs=inputs, shown=1),
+        environment=EnvironmentConfig(inputs=inputs, shown=1, degenerate=False),
         algorithm=AlgorithmConfig(train_mc=train_mc, extreme_reward=extreme),
         engine=EngineConfig(max_tokens=max_tokens, max_model_len=max_model_len),
     )
 
 
 class Book:
-    """Holds the given keys, and remembers what it was asked."""
+    """Says `status` to every proposal, and remembers what it was asked."""
 
-    def __init__(self, *keys: str, everything: bool = False) -> None:
-        self._keys, self._everything = keys, everything
-        self.asked: list[str] = []
+    def __init__(self, status: str = "ok") -> None:
+        self._status = status
+        self.asked: list[Task] = []
 
-    async def knows(self, key: str) -> bool:
-        self.asked.append(key)
-        return self._everything or key in self._keys
+    async def status(self, task: Task) -> str:
+        self.asked.append(task)
+        return self._status
 
 
 async def run(
@@ -77,7 +77,7 @@ async def run(
         executor or FakeExecutor(),
         PythonTriplets(settings.environment),
         CODEC,
-        (book or Book()).knows,
+        (book or Book()).status,
         settings,
     )
     return await asyncio.wait_for(run_episode(lease, parts), SAFETY_NET)
@@ -147,6 +147,17 @@ async def test_evaluation_is_never_trained(task_type: TaskType) -> None:
     assert [s.trainable for s in group.samples] == [False] * 3
     assert {s.stream.task_type for s in group.samples} == {task_type}
     assert engine.calls[0].temperature == 0.0
+
+
+async def test_what_is_begun_belongs_to_the_prompt_and_is_read_as_part_of_the_answer() -> None:
+    lease = Lease(1, 0, Kind.EVAL, 0, 7, 1, task=a_task(TaskType.DEDUCTION, 2), begun="<think>")
+    engine = FakeEngine(play("", "so</think><answer>4</answer>"))
+    group = await run(lease, engine)
+    (sample,) = group.samples
+    assert engine.calls[0].prompt == CODEC.decode(group.prompts[0])
+    assert engine.calls[0].prompt.endswith("\n<think>")
+    assert say(sample) == "so</think><answer>4</answer>"
+    assert (sample.correct, sample.status, sample.reward) == (True, "ok", 1.0)
 
 
 async def test_an_answer_cut_at_the_limit_has_no_format_but_is_judged() -> None:
@@ -250,23 +261,24 @@ async def test_an_invalid_proposal(status: str) -> None:
     assert len(engine.calls) == 1
 
 
-async def test_a_known_proposal_costs_no_solves() -> None:
-    engine, book = FakeEngine(play(PROPOSAL)), Book(everything=True)
-    alone(await run(proposing(1), engine, book=book), "known", -0.5)
+@pytest.mark.parametrize("status", [Status.KNOWN, Status.HELD_OUT])
+async def test_a_proposal_that_the_book_rejects_costs_no_solves(status: str) -> None:
+    engine, book = FakeEngine(play(PROPOSAL)), Book(status)
+    alone(await run(proposing(1), engine, book=book), status, -0.5)
     assert len(engine.calls) == 1 and len(book.asked) == 1
 
 
-async def test_the_book_is_asked_for_the_key_of_the_task() -> None:
+async def test_the_book_is_asked_for_the_task_that_was_validated() -> None:
     book = Book()
     group = await run(proposing(1), FakeEngine(play(PROPOSAL, tagged("1"))), book=book)
-    assert group.proposal is not None and book.asked == [group.proposal.key]
+    assert group.proposal is not None and book.asked == [group.proposal]
 
 
-async def test_without_novelty_the_book_is_not_asked() -> None:
-    book = Book(everything=True)
-    engine = FakeEngine(play(PROPOSAL, tagged("1")))
-    group = await run(proposing(1), engine, settings=config(novelty=False), book=book)
-    assert group.proposal is not None and book.asked == []
+async def test_a_task_whose_prompt_leaves_no_room_is_too_big() -> None:
+    engine, book = FakeEngine(play(PROPOSAL)), Book()
+    executor = FakeExecutor(validate=lambda job: Validation(Status.OK, "", ("9" * 300,), "program", job.inputs))
+    alone(await run(proposing(1, TaskType.ABDUCTION), engine, executor, book=book), Status.TOO_BIG, -0.5)
+    assert len(engine.calls) == 1 and book.asked == []
 
 
 def alone(group: Group, status: str, reward: float) -> None:
@@ -275,6 +287,45 @@ def alone(group: Group, status: str, reward: float) -> None:
     assert (sample.status, sample.reward, sample.correct, sample.trainable) == (status, reward, False, True)
     assert (sample.stream, sample.prompt, len(group.prompts)) == (group.kind, 0, 1)
     assert group.failure == "" and group.proposal is None and group.solve_rate is None
+
+
+# -- a lease to seed ---------------------------------------------------------------------------------------------
+
+
+async def test_a_seed_is_proposed_and_validated_and_no_more() -> None:
+    engine, executor, book = FakeEngine(play(PROPOSAL)), FakeExecutor(), Book()
+    group = await run(seeding(1), engine, executor, book=book)
+    assert (group.kind, group.failure, group.solve_rate) == (Kind.SEED, "", None)
+    assert group.proposal is not None and group.proposal.program == PROPOSED
+    assert executor.validated == [Validate(PROPOSED, ("5",))]
+    assert len(engine.calls) == 1 and executor.verified == [] and book.asked == []
+    (sample,) = group.samples
+    assert (sample.stream, sample.status, sample.trainable) == (Kind.PROPOSE_DEDUCTION, "ok", False)
+    assert CODEC.decode(group.prompts[0]).startswith("propose deduction") and say(sample) == PROPOSAL
+
+
+@pytest.mark.parametrize(
+    ("response", "validity", "status"), [("no tags", "ok", "format"), (PROPOSAL, "timeout_cpu", "timeout_cpu")]
+)
+async def test_a_seed_that_comes_to_nothing_says_why(response: str, validity: str, status: str) -> None:
+    executor = FakeExecutor(validate=lambda job: Validation(validity) if validity != "ok" else defined(job))
+    group = await run(seeding(1), FakeEngine(play(response)), executor)
+    assert (group.proposal, group.failure, group.samples[0].status) == (None, "", status)
+
+
+async def test_a_loaded_task_is_executed_and_its_outputs_are_only_claims() -> None:
+    engine, executor = FakeEngine(play(PROPOSAL)), FakeExecutor()
+    claimed = Task(TaskType.INDUCTION, PROPOSED, ("1", "2", "3"), ("8", "8", "8"), "", "double it")
+    group = await run(seeding(1, claimed), engine, executor)
+    require_consistent(group)
+    assert engine.calls == []
+    assert executor.validated == [Validate(PROPOSED, ("1", "2", "3"))]
+    assert group.proposal is not None
+    assert (group.proposal.outputs, group.proposal.message) == (("f(1)", "f(2)", "f(3)"), "double it")
+
+
+async def test_a_seed_whose_executor_is_lost_is_no_verdict() -> None:
+    nothing(await run(seeding(1), FakeEngine(play(PROPOSAL)), FakeExecutor(lost_validations=9)), "infra")
 
 
 # -- failures of parts -------------------------------------------------------------------------------------------

@@ -46,7 +46,10 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
     assert "usage: azr" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["check", "--help"], ["base", "--help"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["train", "--help"], ["check", "--help"], ["base", "--help"], ["experiment", "learning", "--help"]],
+)
 def test_help_is_there_for_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)

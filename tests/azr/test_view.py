@@ -28,6 +28,8 @@ EMPTY: dict[str, Any] = {
     "staleness": {},
     "sequences": 0,
     "evaluating": False,
+    "seeding": {},
+    "flags": 0,
     "evaluation": [],
 }
 BUSY: dict[str, Any] = {
@@ -49,6 +51,8 @@ BUSY: dict[str, Any] = {
     "staleness": {"1": 30, "2": 10},
     "sequences": 800,
     "evaluating": True,
+    "seeding": {},
+    "flags": 0,
     "evaluation": [{"version": 0, "deduction": 0.5, "abduction": 0.25, "induction": 0.0}],
 }
 SUMMARY: dict[str, Any] = {
@@ -62,6 +66,9 @@ SUMMARY: dict[str, Any] = {
     ],
     "ledger": {"actor-0": {"wait-lease": 0.1, "generate": 0.9}},
     "leases": {"trained": 120, "cancelled": 3},
+    "rejected": {"known": 7, "format": 2},
+    "flags": {},
+    "seeds": {"deduction": {"ok": 64, "error": 5}, "abduction": {}, "induction": {}},
     "overlap": {"steps": 60, "with_tokens": 57},
 }
 
@@ -99,6 +106,20 @@ def test_a_step_is_shown_once_and_on_one_line(mode: str) -> None:
         for status in (EMPTY, EMPTY, BUSY, BUSY):
             shown.show(status)
     assert out.getvalue().splitlines() == [f"run folder: {FOLDER}", line(EMPTY), line(BUSY)]
+
+
+def test_seeding_is_shown_as_it_grows_and_then_no_more() -> None:
+    shown, out = view("plain")
+    seeding = [{**EMPTY, "seeding": {"deduction": [n, 64], "abduction": [1, 64]}} for n in (1, 40, 40)]
+    with shown:
+        for status in (*seeding, EMPTY):
+            shown.show(status)
+    assert out.getvalue().splitlines()[1:] == [
+        "seeding deduction 1/64  abduction 1/64",
+        "seeding deduction 40/64  abduction 1/64",
+        line(EMPTY),
+    ]
+    assert "seeding deduction 40/64" in rendered(seeding[1])
 
 
 def test_progress_is_shown_as_it_is() -> None:
@@ -149,11 +170,30 @@ def test_the_closing_table() -> None:
         "staleness of tokens     2: 75%  10: 25%",
         "steps while generating  57 of 60",
         "time of actor-0         generate 90%  wait-lease 10%",
+        "rejected proposals      format 2  known 7",
+        "seeds of deduction      error 5  ok 64",
         "leases                  cancelled 3  trained 120",
     ]
+
+
+def test_the_closing_table_tells_harder_tasks_apart() -> None:
+    rounds = [
+        {**r, "sets": {"harder": {"accuracy": dict.fromkeys(r["accuracy"], 0.0625)}}} for r in SUMMARY["evaluation"]
+    ]
+    rows = table({**SUMMARY, "evaluation": rounds}, FOLDER).splitlines()
+    assert "held-out deduction      0.125 (version 0) → 0.750 (version 60)" in rows
+    assert "harder induction        0.062 (version 0) → 0.062 (version 60)" in rows
 
 
 def test_the_closing_table_of_a_run_that_was_cut_short() -> None:
     rows = table({**SUMMARY, "staleness": {}, "evaluation": SUMMARY["evaluation"][:1], "ledger": {}}, FOLDER)
     assert "held-out deduction      0.125 (version 0)\n" in rows
     assert "held-out" not in table({**SUMMARY, "evaluation": []}, FOLDER)
+
+
+def test_flagged_thoughts_are_in_every_view() -> None:
+    assert line({**BUSY, "flags": 3}).endswith("flagged 3")
+    assert "flagged" not in line(BUSY) + rendered(BUSY) + table(SUMMARY, FOLDER)
+    assert "flagged by the safety rules: 3, see safety.jsonl" in rendered({**BUSY, "flags": 3})
+    rows = table({**SUMMARY, "flags": {"outsmarts": 1, "deceives": 2}}, FOLDER).splitlines()
+    assert f"flagged thoughts        deceives 2  outsmarts 1  (read {FOLDER / 'safety.jsonl'})" in rows

@@ -63,6 +63,12 @@ def test_a_bound_names_its_key(override: str) -> None:
         load("tiny.yaml", [override])
 
 
+def test_a_thought_is_begun_once() -> None:
+    load("tiny.yaml", ["eval.forced=true"])
+    with pytest.raises(ConfigError, match=r"eval\.forced is for environment\.prompts=compact"):
+        load("tiny.yaml", ["eval.forced=true", "environment.prompts=paper"])
+
+
 @pytest.mark.parametrize("text", ["learner: [", "- learner", "5", "learner:\n\t- 1"])
 def test_a_file_that_is_no_mapping_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"preset\.yaml"):

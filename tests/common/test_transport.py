@@ -7,9 +7,8 @@ from common.errors import PartFailed, Refused, WireError
 from common.messages import (
     Ack,
     Cancel,
-    Known,
-    KnownKeys,
     Leases,
+    Novelty,
     RefusedHello,
     Renew,
     Stop,
@@ -17,7 +16,7 @@ from common.messages import (
     Welcome,
 )
 from common.transport import Peer, ipc_address
-from tests.fakes.room import ACTOR, BEAT, RESEND, Room, ask, hello
+from tests.fakes.room import ACTOR, BEAT, RESEND, Room, about, ask, hello
 
 # -- handshake -------------------------------------------------------------------------------------------
 
@@ -102,12 +101,12 @@ async def test_a_long_poll_blocks_nobody(room: Room) -> None:
 async def test_credits_bound_ordinary_requests_and_not_long_polls(room: Room) -> None:
     server = await room.server()
     client = await room.connected(server.address)
-    slow = [asyncio.create_task(client.request(Known(("slow",)))) for _ in range(3)]
+    slow = [asyncio.create_task(client.request(about("slow"))) for _ in range(3)]
     poll = asyncio.create_task(client.request(WantLeases(1)))
-    assert [await room.desk.seen.get() for _ in range(3)] == [Known(("slow",)), Known(("slow",)), WantLeases(1)]
+    assert [await room.desk.seen.get() for _ in range(3)] == [about("slow"), about("slow"), WantLeases(1)]
     assert room.desk.handled == 3
     room.desk.release.set()
-    assert await asyncio.gather(*slow) == [KnownKeys((True,))] * 3
+    assert await asyncio.gather(*slow) == [Novelty("ok")] * 3
     assert await poll == Leases(())
     assert room.desk.handled == 4
 
@@ -116,16 +115,16 @@ async def test_a_failed_request_is_a_wire_error(room: Room) -> None:
     server = await room.server()
     client = await room.connected(server.address)
     with pytest.raises(WireError, match="no such key"):
-        await client.request(Known(("bad",)))
+        await client.request(about("bad"))
     with pytest.raises(WireError, match="object is not a message"):
-        await client.request(Known(("wrong",)))
+        await client.request(about("wrong"))
     assert await client.request(Renew(())) == Ack()
 
 
 async def test_a_bug_in_the_handler_ends_the_server_loudly(room: Room, caplog: pytest.LogCaptureFixture) -> None:
     server = await room.server()
     client = await room.connected(server.address)
-    asking = asyncio.create_task(client.request(Known(("bug",))))
+    asking = asyncio.create_task(client.request(about("bug")))
     with pytest.raises(ZeroDivisionError, match="a bug"):
         await server.serve_forever()
     assert "stops" in caplog.text
@@ -144,10 +143,10 @@ async def test_close_ends_serve_forever(room: Room) -> None:
 async def test_a_request_times_out(room: Room) -> None:
     server = await room.server()
     client = await room.connected(server.address)
-    asking = asyncio.create_task(client.request(Known(("slow",)), timeout=7))
+    asking = asyncio.create_task(client.request(about("slow"), timeout=7))
     await room.desk.seen.get()
     await room.clock.advance(8)
-    with pytest.raises(PartFailed, match=r"no answer to Known from .* within 7 s"):
+    with pytest.raises(PartFailed, match=r"no answer to AskNovelty from .* within 7 s"):
         await asking
     assert await client.request(Renew(())) == Ack()
 
@@ -156,7 +155,7 @@ async def test_a_cancelled_request_gives_its_credit_back(room: Room) -> None:
     server = await room.server()
     client = await room.connected(server.address)
     for _ in range(5):
-        asking = asyncio.create_task(client.request(Known(("slow",))))
+        asking = asyncio.create_task(client.request(about("slow")))
         await room.desk.seen.get()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -10,9 +10,8 @@ from common.errors import PartFailed, WireError
 from common.messages import (
     Ack,
     Failed,
-    Known,
-    KnownKeys,
     Leases,
+    Novelty,
     Ping,
     Pong,
     Renew,
@@ -22,7 +21,7 @@ from common.messages import (
 )
 from common.transport import Expected, Peer, ipc_address
 from common.wire import NO_REQUEST, Limits, decode, encode
-from tests.fakes.room import ACTOR, BEAT, EXPECTED, RESEND, Desk, Room, ask, hello
+from tests.fakes.room import ACTOR, BEAT, EXPECTED, RESEND, Desk, Room, about, ask, hello
 
 # -- repetition ------------------------------------------------------------------------------------------
 
@@ -32,11 +31,11 @@ async def test_a_repeated_id_is_handled_once(room: Room) -> None:
     socket = room.raw(server.address)
     await ask(socket, 1, hello())
     for _ in range(3):
-        await socket.send_multipart(encode(2, Known(("slow",))))
+        await socket.send_multipart(encode(2, about("slow")))
     assert await ask(socket, 3, Renew(())) == (3, Ack())
     room.desk.release.set()
-    assert decode(await socket.recv_multipart()) == (2, KnownKeys((True,)))
-    assert await ask(socket, 2, Known(("slow",))) == (2, KnownKeys((True,)))
+    assert decode(await socket.recv_multipart()) == (2, Novelty("ok"))
+    assert await ask(socket, 2, about("slow")) == (2, Novelty("ok"))
     assert await ask(socket, 3, Renew(())) == (3, Ack())
     assert room.desk.handled == 2
 
@@ -58,13 +57,13 @@ async def test_requests_under_way_are_bounded(room: Room) -> None:
     socket = room.raw(server.address)
     await ask(socket, 1, hello())
     for request_id in range(2, 40):
-        await socket.send_multipart(encode(request_id, Known(("slow",))))
+        await socket.send_multipart(encode(request_id, about("slow")))
     await ask(socket, NO_REQUEST, Ping())
     assert room.desk.handled == 18
     room.desk.release.set()
     answered = [decode(await socket.recv_multipart())[0] for _ in range(18)]
     assert answered == list(range(2, 20))
-    assert await ask(socket, 39, Known(("slow",))) == (39, KnownKeys((True,)))
+    assert await ask(socket, 39, about("slow")) == (39, Novelty("ok"))
 
 
 async def test_what_is_lost_is_sent_again(room: Room) -> None:
@@ -159,7 +158,7 @@ async def test_pings_keep_a_peer_alive(room: Room) -> None:
 async def test_a_silent_server_is_lost(room: Room) -> None:
     server = await room.server()
     client = await room.connected(server.address, patience=4 * BEAT)
-    slow = [asyncio.create_task(client.request(Known(("slow",)))) for _ in range(3)]
+    slow = [asyncio.create_task(client.request(about("slow"))) for _ in range(3)]
     await room.desk.seen.get()
     await server.close()
     await room.clock.advance(5 * BEAT)

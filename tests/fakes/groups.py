@@ -6,11 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.types import Group, Kind, Lease, Sample, Span, Task, TaskType, solve
+from common.types import Group, Kind, Lease, Sample, Span, Task, TaskType, propose, solve
 
 
-def a_task(name: str, task_type: TaskType = TaskType.DEDUCTION) -> Task:
-    return Task(task_type, f"def f(x):\n    return {name!r}", ("1",), (f"{name!r}",), key=f"{task_type}:{name}")
+def a_task(name: str, task_type: TaskType = TaskType.DEDUCTION, *, program: str = "") -> Task:
+    """One pair, or for induction two, of which the first is shown. `program`: its key, if there is one."""
+    pairs = 2 if task_type is TaskType.INDUCTION else 1
+    return Task(
+        task_type,
+        f"def f(x):\n    return {name!r}",
+        ("1", "2")[:pairs],
+        (f"{name!r}",) * pairs,
+        key=f"{task_type}:{name}",
+        shown=pairs - 1,
+        program_key=program,
+    )
 
 
 def a_sample(
@@ -63,6 +73,8 @@ def fulfil(lease: Lease, *, version: int | None = None, incarnation: int = 0, fa
     at = lease.version if version is None else version
     if failure:
         return a_group(lease.id, lease.kind, attempt=lease.attempt, incarnation=incarnation, failure=failure)
+    if lease.kind is Kind.SEED:
+        return seeded(lease, incarnation=incarnation)
     proposal = a_task(f"of {lease.id}", lease.kind.task_type) if lease.kind.proposes else None
     asked = proposal or lease.task
     assert asked is not None
@@ -90,3 +102,12 @@ def fulfil(lease: Lease, *, version: int | None = None, incarnation: int = 0, fa
         proposal=proposal,
         solve_rate=rate,
     )
+
+
+def seeded(lease: Lease, *, status: str = "ok", name: str = "", incarnation: int = 0) -> Group:
+    """What a seed lease yields: a task called `name`, by default after the text it was given or its seed."""
+    asked = lease.task
+    assert asked is not None
+    proposal = a_task(name or asked.program or f"seed {lease.seed}", asked.type) if status == "ok" else None
+    sample = a_sample(propose(asked.type), trainable=False, correct=status == "ok", status=status)
+    return a_group(lease.id, lease.kind, [sample], attempt=lease.attempt, incarnation=incarnation, proposal=proposal)

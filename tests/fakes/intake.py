@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from common import messages as m
 from common.types import Group, Kind, Lease, Task, TaskType, propose, solve
+from learner.leases import blank, lease_id
 
 Message = TypeVar("Message")
 
@@ -22,7 +23,7 @@ class FakeIntake:
 
     def __init__(self) -> None:
         self.notify: Callable[[object], None] = lambda notice: None
-        self.known: set[str] = set()
+        self.rejected: dict[str, str] = {}  # what it says to proposals, by key, instead of ok
         self.got: list[object] = []
         self.durable = asyncio.Event()
         self.durable.set()
@@ -49,8 +50,8 @@ class FakeIntake:
                 granted = tuple(self._leases[: message.capacity])
                 del self._leases[: message.capacity]
                 return m.Leases(granted)
-        if isinstance(message, m.Known):
-            return m.KnownKeys(tuple(key in self.known for key in message.keys))
+        if isinstance(message, m.AskNovelty):
+            return m.Novelty(self.rejected.get(message.key, "ok"))
         if isinstance(message, m.Deliver):
             await self.durable.wait()
         return m.Ack()
@@ -87,3 +88,8 @@ def proposing(lease: int, task_type: TaskType = TaskType.DEDUCTION, *, samples: 
 def solving(lease: int, *, samples: int = 2, seed: int = 7, kind: Kind | None = None) -> Lease:
     task = a_task()
     return Lease(lease, 0, kind or solve(task.type), 0, seed, samples, task=task)
+
+
+def seeding(lease: int, task: Task | None = None) -> Lease:
+    """To validate `task`, or to propose one of deduction without references."""
+    return Lease(lease_id(Kind.SEED, lease), 0, Kind.SEED, 0, 7, 0, task=task or blank(TaskType.DEDUCTION))

@@ -13,6 +13,7 @@ from common import messages as m
 from common.config import AlgorithmConfig, Config, EvalConfig, LearnerConfig, RunConfig, StalenessConfig
 from common.transport import Peer
 from common.types import Group, Lease, Share, Task, TaskType
+from learner.evaluation import Question
 from learner.intake import Intake
 from tests.fakes.clock import FakeClock
 from tests.fakes.groups import a_task, fulfil
@@ -35,11 +36,14 @@ def small(*, steps: int = 3, eta: int = 1, save_every: int = 0, incarnation: int
 class Stage:
     """`crash` ends it as kill -9 would: nothing is closed or flushed, except that files let go of their handles."""
 
-    def __init__(self, config: Config, folder: Path, held_out: Sequence[Task] = ()) -> None:
+    def __init__(
+        self, config: Config, folder: Path, held_out: Sequence[Task] = (), analysis: Sequence[str] = ()
+    ) -> None:
         self.config = config
         self.clock = FakeClock()
         self.notices: list[tuple[int, object]] = []
-        self.intake = Intake(config, folder, SEEDS, held_out, self.clock, self.notify)
+        asked = [Question(task) for task in held_out]
+        self.intake = Intake(config, folder, SEEDS, asked, self.clock, self.notify, analysis=analysis)
         self.published: list[int] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._over = False

@@ -11,13 +11,14 @@ import zmq.asyncio
 from common.errors import AzrError
 from common.messages import (
     Ack,
+    AskNovelty,
     Hello,
-    Known,
-    KnownKeys,
     Leases,
+    Novelty,
     WantLeases,
 )
 from common.transport import Client, Expected, Peer, Server, ipc_address
+from common.types import TaskType
 from common.wire import SCHEMA, decode, encode
 from tests.fakes.clock import FakeClock
 
@@ -29,6 +30,11 @@ EXPECTED = Expected(run="r", config_digest="d", incarnation=0, roles=frozenset({
 def hello(**changes: Any) -> Hello:
     given: dict[str, Any] = dict(schema=SCHEMA, run="r", role="actor", index=0, incarnation=0, config_digest="d")
     return Hello(**(given | changes))
+
+
+def about(key: str) -> AskNovelty:
+    """A question to the desk, which does what `key` says: slow, bad, bug, wrong."""
+    return AskNovelty(TaskType.DEDUCTION, key, "")
 
 
 class Desk:
@@ -52,14 +58,14 @@ class Desk:
                     self.cancelled.set()
                     raise
                 return Leases(())
-            case Known(("slow",)):
+            case AskNovelty(key="slow"):
                 await self.release.wait()
-                return KnownKeys((True,))
-            case Known(("bad",)):
+                return Novelty("ok")
+            case AskNovelty(key="bad"):
                 raise AzrError("no such key")
-            case Known(("bug",)):
+            case AskNovelty(key="bug"):
                 raise ZeroDivisionError("a bug")
-            case Known(("wrong",)):
+            case AskNovelty(key="wrong"):
                 return object()
         return Ack()
 

@@ -277,7 +277,7 @@ def test_evaluation_leases_take_no_slot_never_age_and_end_as_evaluated() -> None
     house = House(eta=0)
     admission = house.admission
     made = Lease(admission.new_id(Kind.EVAL), 0, Kind.EVAL, 0, seed=1, samples=1)
-    admission.grant_evaluation(5, made)
+    admission.grant_apart(5, made)
     assert len(admission.grant(0, 99)) == 3
     admission.actor_left(0)
     admission.actor_left(5)
@@ -288,6 +288,20 @@ def test_evaluation_leases_take_no_slot_never_age_and_end_as_evaluated() -> None
     admission.advance(7)
     assert house.deliver(again)
     assert house.fates()[made.id] == "evaluated"
+
+
+def test_a_seed_ends_as_seeded_and_while_there_are_seeds_only_what_came_back_is_granted() -> None:
+    house = House(eta=0)
+    admission = house.admission
+    made = Lease(admission.new_id(Kind.SEED), 0, Kind.SEED, 0, seed=1, samples=0)
+    admission.grant_apart(5, made)
+    assert admission.grant(0, 99, new=False) == []
+    admission.actor_left(5)
+    (again,) = admission.grant(0, 99, new=False)
+    assert (again.id, again.attempt, again.version) == (made.id, 1, 0)
+    assert house.deliver(again)
+    assert house.fates()[made.id] == "seeded"
+    assert len(admission.grant(0, 99)) == 3
 
 
 def test_close_ends_whatever_is_left() -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.config import AlgorithmConfig
 from common.types import STREAMS, Group, Kind, MicroBatch, Span
 from learner.batch import TrainSequence, micro_batch, sequences, shares, staleness
 from tests.fakes.groups import a_group, a_sample
 
 P, S = Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION
+
+
+def trained(content: list[Group], **settings: Any) -> list[TrainSequence]:
+    return sequences(0, content, AlgorithmConfig(**settings), seed=0).rows
 
 
 def batch() -> list[Group]:
@@ -26,30 +34,63 @@ def batch() -> list[Group]:
 
 
 def test_only_trainable_tokens_count_and_the_order_is_that_of_leases_and_samples() -> None:
-    rows, _ = sequences(0, batch(), "equal")
+    rows = trained(batch())
     assert [(row.sample.stream, len(row.sample.tokens)) for row in rows] == [(P, 2), (S, 1), (P, 4), (S, 2), (S, 3)]
 
 
 def test_weights_by_hand() -> None:
-    rows, _ = sequences(0, batch(), "equal")
+    rows = trained(batch())
     assert [row.weight for row in rows] == pytest.approx([1 / 36] * 5)  # six tokens in each stream
-    rows, _ = sequences(0, batch()[:1], "equal")
+    rows = trained(batch()[:1])
     assert [row.weight for row in rows] == pytest.approx([1 / 12, 1 / 6])
-    rows, _ = sequences(0, batch()[:1], "tokens")
+    rows = trained(batch()[:1], stream_weight="tokens")
     assert [row.weight for row in rows] == pytest.approx([1 / 3, 1 / 3])
 
 
 def test_an_answer_is_trained_after_its_own_prompt() -> None:
-    (micro,) = shares(0, sequences(0, batch()[:1], "equal")[0], ranks=1, tokens=100)[0].micro_batches
+    (micro,) = shares(0, trained(batch()[:1]), ranks=1, tokens=100)[0].micro_batches
     assert micro.tokens.tolist() == [7, 8, 0, 1, 9, 9, 0]
     assert micro.prompt_lengths.tolist() == [2, 2]
     assert micro.answer_lengths.tolist() == [2, 1]
 
 
 def test_silent_streams_are_named_and_have_no_advantage() -> None:
-    rows, silent = sequences(0, batch(), "equal")
-    assert silent == (P, S)
-    assert {row.advantage for row in rows} == {0.0}
+    found = sequences(0, batch(), AlgorithmConfig(), seed=0)
+    assert found.silent_streams == (P, S)
+    assert {row.advantage for row in found.rows} == {0.0}
+
+
+def rewarded(lease: int, kind: Kind, *rewards: float, lengths: tuple[int, ...] = (1, 1, 1, 1)) -> Group:
+    return a_group(lease, kind, [a_sample(kind, length=n, reward=r) for n, r in zip(lengths, rewards, strict=False)])
+
+
+def test_settings_choose_how_advantages_are_made() -> None:
+    def advantages(content: list[Group], **settings: Any) -> list[float]:
+        return [row.advantage for row in trained(content, **settings)]
+
+    long = [rewarded(0, S, 1.0, -1.0, -1.0, -1.0, lengths=(3, 1, 1, 1))]
+    root = math.sqrt(5 / 6)  # tests/learner/test_advantage.py
+    assert advantages(long) == pytest.approx([1.5, -0.5, -0.5, -0.5])
+    assert advantages(long, whiten="tokens") == pytest.approx([root, -root, -root, -root])
+    two = [rewarded(0, S, 1.0, 1.0, -0.5), rewarded(8, S, -0.5, -0.5, 1.0)]
+    unit = 0.5 / math.sqrt(0.75)
+    assert advantages(two, baseline="group") == pytest.approx([unit, unit, -2 * unit, -unit, -unit, 2 * unit])
+    assert advantages(two)[0] == pytest.approx(advantages(two)[5])
+    alike = [rewarded(0, S, 1.0, 1.0), rewarded(8, S, -0.5, 1.0), rewarded(16, S, -0.5)]
+    silent_tasks = sequences(0, alike, AlgorithmConfig(baseline="group"), seed=0).silent_tasks
+    assert json.dumps(silent_tasks) == "2"  # it is a metric
+
+
+def test_a_control_trains_the_same_sequences_on_rewards_dealt_by_seed_and_step() -> None:
+    content = [rewarded(8 * i, S, *[float(i % 3)] * 4) for i in range(9)]
+    true = trained(content)
+    control = AlgorithmConfig(shuffle_rewards=True)
+    dealt = {(seed, step): sequences(step, content, control, seed).rows for seed in (0, 1) for step in (0, 1)}
+    assert all([r.sample for r in rows] == [r.sample for r in true] for rows in dealt.values())
+    assert all(sorted(r.advantage for r in rows) == sorted(r.advantage for r in true) for rows in dealt.values())
+    assert len({tuple(r.advantage for r in rows) for rows in (true, *dealt.values())}) == 5
+    again = sequences(1, content, control, seed=1).rows
+    assert [r.advantage for r in again] == [r.advantage for r in dealt[1, 1]]
 
 
 def test_staleness_follows_the_spans() -> None:
@@ -70,7 +111,7 @@ def test_an_empty_micro_batch_has_the_dtypes_of_a_full_one() -> None:
 
 
 def test_ranks_without_work_get_empty_micro_batches() -> None:
-    rows, _ = sequences(0, batch()[:1], "equal")
+    rows = trained(batch()[:1])
     one, two, three = shares(7, rows, ranks=3, tokens=100)
     assert [len(share.micro_batches) for share in (one, two, three)] == [1, 1, 1]
     assert sum(len(m.answer_lengths) for share in (one, two, three) for m in share.micro_batches) == 2
@@ -83,7 +124,7 @@ def test_a_batch_without_sequences_is_no_micro_batch() -> None:
 
 def test_one_long_sequence_and_many_short_ones_keep_to_the_budget_on_many_ranks() -> None:
     long, short = a_group(0, S, [a_sample(S, length=98)]), a_group(8, S, [a_sample(S, length=1)] * 30)
-    rows, _ = sequences(0, [long, short], "equal")
+    rows = trained([long, short])
     for share in shares(0, rows, ranks=8, tokens=100):
         for micro in share.micro_batches:
             assert padded(micro) <= 100
@@ -116,7 +157,7 @@ groups = st.lists(
 
 @given(groups, st.integers(1, 5), st.integers(1, 200))
 def test_packing_loses_nothing_and_fits(content: list[Group], ranks: int, tokens: int) -> None:
-    rows, _ = sequences(0, content, "equal")
+    rows = trained(content)
     dealt = shares(0, rows, ranks, tokens)
     assert len(dealt) == ranks
     assert len({len(share.micro_batches) for share in dealt}) == 1
@@ -128,7 +169,7 @@ def test_packing_loses_nothing_and_fits(content: list[Group], ranks: int, tokens
 
 @given(groups, st.integers(1, 4), st.integers(1, 200))
 def test_each_stream_weighs_a_sixth_however_it_is_packed(content: list[Group], ranks: int, tokens: int) -> None:
-    rows, _ = sequences(0, content, "equal")
+    rows = trained(content)
     present = {row.sample.stream for row in rows}
     total = sum(
         float((micro.weights.astype(np.float64) * micro.answer_lengths).sum())
@@ -143,6 +184,6 @@ def test_each_stream_weighs_a_sixth_however_it_is_packed(content: list[Group], r
 
 @given(groups, st.integers(2, 5), st.integers(1, 200))
 def test_no_rank_idles_while_there_are_sequences_for_it(content: list[Group], ranks: int, tokens: int) -> None:
-    rows, _ = sequences(0, content, "equal")
+    rows = trained(content)
     busy = [sum(len(m.answer_lengths) > 0 for m in share.micro_batches) for share in shares(0, rows, ranks, tokens)]
     assert sum(count > 0 for count in busy) == min(len(rows), ranks)

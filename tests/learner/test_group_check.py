@@ -54,3 +54,11 @@ def test_kind_must_be_that_of_the_lease() -> None:
 def test_an_empty_group_needs_a_failure() -> None:
     with pytest.raises(WireError, match="neither samples nor a failure"):
         require_consistent(a_group(LEASE, Kind.SOLVE_DEDUCTION))
+
+
+def test_a_seed_that_was_loaded_has_no_tokens() -> None:
+    sample = dataclasses.replace(GOOD, tokens=np.zeros(0, np.int32), logprobs=np.zeros(0, np.float32), spans=())
+    require_consistent(a_group(lease_id(Kind.SEED, 0), Kind.SEED, [sample]))
+    uneven = dataclasses.replace(sample, logprobs=np.zeros(1, np.float32))
+    with pytest.raises(WireError, match="0 tokens with 1 log-probs"):
+        require_consistent(a_group(lease_id(Kind.SEED, 0), Kind.SEED, [uneven]))

@@ -73,11 +73,12 @@ async def test_the_book_grows_when_the_version_does_and_not_when_groups_come(sta
     await stage.fulfil(await stage.lease())
     assert stage.intake.admission.batched == 2
     assert stage.intake.book.sizes == dict.fromkeys(TaskType, 1)
-    key = a_task("of 0").key
-    assert await stage.ask("actor", 0, m.Known((key, SEEDS[0].key))) == m.KnownKeys((False, True))
+    proposed = m.AskNovelty(TaskType.DEDUCTION, a_task("of 0").key, "")
+    assert await stage.ask("actor", 0, proposed) == m.Novelty("ok")
+    assert await stage.ask("actor", 0, m.AskNovelty(TaskType.DEDUCTION, SEEDS[0].key, "")) == m.Novelty("known")
     await stage.train(0)
     assert stage.intake.book.sizes == dict.fromkeys(TaskType, 2)
-    assert await stage.ask("actor", 0, m.Known((key,))) == m.KnownKeys((True,))
+    assert await stage.ask("actor", 0, proposed) == m.Novelty("known")
 
 
 async def test_every_rank_gets_its_share_of_the_same_step(stages: Setter) -> None:
@@ -321,7 +322,7 @@ async def test_the_failure_of_a_superseded_question_counts_for_nothing(stages: S
     stage.leave(0)
     again = next(lease for lease in await stage.lease(actor=1) if lease.kind is Kind.EVAL)
     await stage.deliver(fulfil(question, failure="aborted"))
-    assert stage.intake.evaluation.next_task() is None
+    assert stage.intake.evaluation.next_question() is None
     await stage.fulfil([again], actor=1)
     assert not stage.intake.evaluation.active
 

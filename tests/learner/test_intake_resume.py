@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import AsyncIterator, Callable
@@ -11,10 +12,9 @@ import numpy as np
 import pytest
 
 from common import messages as m
-from common.errors import PartFailed
-from common.types import Lease, MicroBatch, Share, TaskType
+from common.types import Kind, Lease, MicroBatch, Share, TaskType
 from learner import trace
-from learner.resume_point import latest_checkpoint
+from learner.resume_point import latest_checkpoint, record_checkpoint
 from tests.fakes.groups import a_task, fulfil
 from tests.fakes.peers import Stage, small
 
@@ -145,8 +145,7 @@ async def test_the_book_has_every_batch_of_the_checkpoint_even_if_its_version_wa
 
     second = stages(1)
     assert second.intake.book.sizes == dict.fromkeys(TaskType, 2)
-    key = a_task("of 0").key
-    assert second.intake.book.knows([key]) == (True,)
+    assert second.intake.book.status(TaskType.DEDUCTION, a_task("of 0").key, "") == "known"
     await second.crash()
     third = stages(2)
     assert third.intake.book.sizes == dict.fromkeys(TaskType, 2)
@@ -238,6 +237,65 @@ async def test_files_for_people_go_on_where_they_were(stages: Setter, tmp_path: 
     assert steps == [0, 1]
 
 
-def test_a_run_without_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(PartFailed, match="has no checkpoint"):
-        latest_checkpoint(tmp_path)
+async def test_before_its_first_checkpoint_a_run_goes_on_from_the_base_model(stages: Setter, tmp_path: Path) -> None:
+    first = stages()
+    await begin(first)
+    await first.fulfil((await first.lease())[: GROUPS + 2])
+    lost = await first.train(0)
+    await first.crash()
+
+    assert latest_checkpoint(tmp_path) == (0, None)
+    second = stages(1)
+    await begin(second)
+    assert (second.published, second.intake.admission.batched) == ([0], 1)
+    assert equal(await second.train(0), lost)
+    fates = await finish(second, 1)
+    assert fates["trained"] == 6 * GROUPS
+    assert "open" not in fates
+
+
+async def same_program_twice(stage: Stage) -> list[str]:
+    """Two batches under way at once, whose deduction proposals are of one program; what became of these."""
+    await begin(stage)
+    leases = await stage.lease()
+    assert len(leases) >= 2 * GROUPS
+    for lease in leases[: 2 * GROUPS]:
+        group = fulfil(lease)
+        if lease.kind is Kind.PROPOSE_DEDUCTION:
+            group = dataclasses.replace(group, proposal=a_task(f"of {lease.id}", program="the same"))
+        await stage.deliver(group)
+    return statuses(stage)
+
+
+def statuses(stage: Stage) -> list[str]:
+    batches = stage.intake._batches
+    return [g.samples[0].status for n in sorted(batches) for g in batches[n] if g.kind is Kind.PROPOSE_DEDUCTION]
+
+
+async def test_a_program_of_two_batches_under_way_is_kept_once_also_when_they_are_replayed(stages: Setter) -> None:
+    first = stages()
+    assert await same_program_twice(first) == ["ok", "known"]
+    shares = [(await first.share(0)).share]
+    await first.train(0)
+    shares.append((await first.share(1)).share)
+    await first.crash()
+
+    second = stages(1)
+    assert statuses(second) == ["ok", "known"]
+    await begin(second)
+    again = [await second.train(0), await second.train(1)]
+    assert all(one and equal(one, other) for one, other in zip(shares, again, strict=True))
+    assert second.intake.book.sizes == {TaskType.DEDUCTION: 2, TaskType.ABDUCTION: 3, TaskType.INDUCTION: 3}
+
+
+async def test_a_book_that_is_rebuilt_from_the_journal_is_settled(stages: Setter, tmp_path: Path) -> None:
+    first = stages()
+    await same_program_twice(first)
+    first.intake.weights.stop()  # no further push: versions 1 and 2 never come into service
+    for step in (0, 1):
+        await first.share(step)
+        await first.ask("trainer", 0, m.StepDone(step, {}, 0.1))
+    record_checkpoint(tmp_path, 2, "checkpoints/step-000002")  # the crash comes before the journal is compacted
+    await first.crash()
+    second = stages(1)
+    assert second.intake.book.sizes == {TaskType.DEDUCTION: 2, TaskType.ABDUCTION: 3, TaskType.INDUCTION: 3}

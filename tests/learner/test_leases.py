@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import Config, RunConfig
+from common.config import Config, EnvironmentConfig, RunConfig
 from common.types import STREAMS, Kind, TaskType
-from learner.leases import LeaseMaker, kind_of, lease_id, sequence_of
+from learner.leases import LeaseMaker, blank, kind_of, lease_id, sequence_of
 from learner.task_book import TaskBook
 from tests.fakes.groups import a_task
 
 
 @pytest.fixture
 def book(tmp_path: Path) -> TaskBook:
-    return TaskBook(tmp_path / "tasks.sqlite", [a_task(f"{i}", t) for t in TaskType for i in range(20)])
+    return TaskBook(tmp_path / "tasks.sqlite", [a_task(f"{i}", t) for t in TaskType for i in range(20)], Config())
 
 
 @given(st.sampled_from(Kind), st.integers(0, 1 << 50))
@@ -66,3 +66,26 @@ def test_evaluations_before_and_after_draw_the_same_random_numbers(book: TaskBoo
     assert before.seed == after.seed
     assert (after.kind, after.samples, after.temperature, after.task) == (Kind.EVAL, 1, 0.5, task)
     assert maker.evaluation(1, 0, a_task("another"), 0.5).seed != before.seed
+    assert (before.begun, maker.evaluation(1, 0, task, 0.5, "<think>").begun) == ("", "<think>")
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, {0}), (6, {6})])
+def test_as_many_references_as_the_configuration_says(book: TaskBook, count: int, shown: set[int]) -> None:
+    maker = LeaseMaker(Config(environment=EnvironmentConfig(references=count)), book)
+    for kind in (Kind.PROPOSE_DEDUCTION, Kind.PROPOSE_ABDUCTION):
+        assert {len(maker.make(lease_id(kind, n), 0).references) for n in range(5)} == shown
+        assert len(maker.seed(1, blank(kind.task_type), 0).references) == count
+    assert len(maker.make(lease_id(Kind.PROPOSE_INDUCTION, 0), 0).references) == 1
+
+
+def test_a_seed_lease_depends_on_its_number_and_not_on_its_lease(book: TaskBook) -> None:
+    maker = LeaseMaker(Config(), book)
+    first, again = (maker.seed(lease_id(Kind.SEED, n), blank(TaskType.ABDUCTION), 4) for n in (0, 9))
+    assert (first.kind, first.version, first.samples) == (Kind.SEED, 0, 0)
+    assert (first.seed, first.references) == (again.seed, again.references)
+    assert [task.type for task in first.references] == [TaskType.ABDUCTION]
+    assert maker.seed(1, blank(TaskType.ABDUCTION), 5).seed != first.seed
+    assert maker.seed(1, blank(TaskType.DEDUCTION), 4).seed != first.seed
+    (program,) = maker.seed(1, blank(TaskType.INDUCTION), 0).references
+    assert program.type is not TaskType.INDUCTION
+    assert maker.seed(1, a_task("from a file"), 0).references == ()

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from common.config import AlgorithmConfig
 from common.messages import Report
 from common.types import Group, Kind, Span, TaskType
 from learner import trace
 from learner.batch import sequences
-from learner.evaluation import Accuracy
-from learner.run_log import RunLog, batch_metrics, staleness_histogram
-from tests.fakes.groups import a_group, a_sample
+from learner.evaluation import EvalSet, Question, Round
+from learner.run_log import RunLog, batch_metrics, rejections, staleness_histogram
+from tests.fakes.groups import a_group, a_sample, a_task
 
 P, S = Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION
 Opener = Callable[[], RunLog]
@@ -47,7 +48,7 @@ def batch() -> list[Group]:
 
 
 def test_metrics_by_hand() -> None:
-    rows, _ = sequences(5, batch(), "equal")
+    rows = sequences(5, batch(), AlgorithmConfig(), 0).rows
     row = batch_metrics(5, batch(), rows)
     assert (row["groups"], row["sequences"], row["tokens"]) == (4, 5, 25)
     assert row["propose/deduction/reward"] == pytest.approx(-0.5 / 3)
@@ -61,25 +62,60 @@ def test_metrics_by_hand() -> None:
     assert (row["staleness/max"], row["staleness/mean"]) == (2, 8 / 16)
 
 
+def test_what_rejected_proposals_is_counted_by_rule() -> None:
+    answer = a_sample(S, status="format")
+    statuses = ["ok", "known", "known", "copy"]
+    found = [a_group(8 * i, P, [a_sample(P, status=status), answer]) for i, status in enumerate(statuses)]
+    row = batch_metrics(5, found, sequences(5, found, AlgorithmConfig(), 0).rows)
+    assert {key: value for key, value in row.items() if "/rejected/" in key} == {
+        "propose/deduction/rejected/known": 0.5,
+        "propose/deduction/rejected/copy": 0.25,
+    }
+    assert rejections(sample for group in found for sample in group.samples) == {"known": 2, "copy": 1}
+
+
 def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     log = opened()
     log.step({"step": 0, "sequences": 5, "loss": 0.25}, Counter({0: 10}))
     log.step({"step": 1, "sequences": 7, "loss": 0.5}, Counter({0: 5, 1: 2}))
     log.report(Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle"))
-    right, asked = dict.fromkeys(TaskType, 1), dict.fromkeys(TaskType, 4)
-    accuracy = Accuracy(2, right, asked)
-    log.evaluation(accuracy)
-    summary = log.summary({"version": 2}, [accuracy])
+    result = Round(2, {Question(a_task(f"{i}", t)): i == 0 for t in TaskType for i in range(4)})
+    log.evaluation(result)
+    summary = log.summary({"version": 2}, [result])
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["sequences"], summary["version"]) == (2, 12, 2)
     assert summary["staleness"] == {"0": 15, "1": 2}
     assert summary["evaluation"] == [
-        {"version": 2, "accuracy": dict.fromkeys(TaskType, 0.25), "asked": dict.fromkeys(TaskType, 4)}
+        {"version": 2, "accuracy": dict.fromkeys(TaskType, 0.25), "asked": dict.fromkeys(TaskType, 4), "sets": {}}
     ]
     assert summary["ledger"] == {"actor-0": {"generate": 0.75, "idle": 0.25}}
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row.get("loss") for row in rows] == [0.25, 0.5, None]
     assert rows[2]["eval/deduction"] == 0.25
+
+
+def test_every_set_has_its_figures_and_every_answer_its_row(tmp_path: Path, opened: Opener) -> None:
+    log = opened()
+    task = a_task("one")
+    for version, right in ((0, False), (3, True)):
+        asked = {
+            Question(task): True,
+            Question(task, EvalSet.HARDER): right,
+            Question(task, EvalSet.HARDER_FORCED): right,
+        }
+        log.evaluation(Round(version, asked))
+    (*_, row) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    names = ("eval/deduction", "eval/harder/deduction", "eval/harder/forced/deduction", "eval/abduction")
+    assert [row[name] for name in names] == [1.0, 1.0, 1.0, 0.0]
+    assert "eval/forced/deduction" not in row
+    answers = [json.loads(line) for line in (tmp_path / "evaluation.jsonl").read_text().splitlines()]
+    assert [(a["version"], a["set"], a["right"]) for a in answers] == [
+        (0, "standard", True), (0, "harder", False), (0, "harder/forced", False),
+        (3, "standard", True), (3, "harder", True), (3, "harder/forced", True),
+    ]  # fmt: skip
+    assert {(a["type"], a["key"]) for a in answers} == {("deduction", task.key)}
+    (figures,) = log.summary({}, [Round(0, {Question(task, EvalSet.HARDER): True})])["evaluation"]
+    assert (figures["asked"]["deduction"], figures["sets"]["harder"]["accuracy"]["deduction"]) == (0, 1.0)
 
 
 def spans(part: str, *spans: tuple[str, float, float], produced: tuple[tuple[float, int], ...] = ()) -> Report:

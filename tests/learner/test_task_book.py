@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.types import Kind, Task, TaskType
-from learner.task_book import TaskBook, task_from_json, task_to_json
+from common.config import AlgorithmConfig, Config, EnvironmentConfig
+from common.types import Kind, Status, Task, TaskType
+from learner.task_book import SURPLUS, Seed, TaskBook, task_from_json, task_to_json
 from tests.fakes.groups import a_group, a_task
 
 SEEDS = [a_task("seed", t) for t in TaskType]
@@ -27,13 +28,24 @@ def names(book: TaskBook, task_type: TaskType = TaskType.DEDUCTION) -> set[str]:
     return {task.key.partition(":")[2] for task in book.references(random.Random(0), task_type, size)}
 
 
+def said(book: TaskBook, task: Task) -> str:
+    return book.status(task.type, task.key, task.program_key)
+
+
+def a_config(*, limit: int = 0, admit: str = "all", novelty: str = "program", sampling: str = "uniform") -> Config:
+    return Config(
+        environment=EnvironmentConfig(novelty=novelty),
+        algorithm=AlgorithmConfig(book_limit=limit, admit=admit, reference_sampling=sampling, task_sampling=sampling),
+    )
+
+
 def test_a_new_book_holds_its_seeds_and_an_old_one_does_not_take_them_again(path: Path) -> None:
-    assert set(TaskBook(path, SEEDS).sizes.values()) == {1}
-    assert set(TaskBook(path, [*SEEDS, a_task("late")]).sizes.values()) == {1}
+    assert set(TaskBook(path, SEEDS, Config()).sizes.values()) == {1}
+    assert set(TaskBook(path, [*SEEDS, a_task("late")], Config()).sizes.values()) == {1}
 
 
 def test_only_valid_proposals_of_a_batch_enter(path: Path) -> None:
-    book = TaskBook(path, SEEDS)
+    book = TaskBook(path, SEEDS, Config())
     batch = [
         a_group(0, Kind.PROPOSE_DEDUCTION, proposal=a_task("new"), solve_rate=0.5),
         a_group(8, Kind.PROPOSE_DEDUCTION),
@@ -42,30 +54,30 @@ def test_only_valid_proposals_of_a_batch_enter(path: Path) -> None:
     ]
     assert book.add_batch(1, batch) == 1
     assert names(book) == {"seed", "new"}
-    new, unseen = a_task("new").key, a_task("unseen").key
-    assert book.knows([new, unseen]) == (True, False)
+    assert said(book, a_task("new")) == "known"
+    assert said(book, a_task("unseen")) == "ok"
 
 
 def test_it_survives_its_process(path: Path) -> None:
-    TaskBook(path, SEEDS).add(1, [(0, a_task("kept"), 0.5)])
-    assert names(TaskBook(path, SEEDS)) == {"seed", "kept"}
+    TaskBook(path, SEEDS, Config()).add(1, [(0, a_task("kept"), 0.5)])
+    assert names(TaskBook(path, SEEDS, Config())) == {"seed", "kept"}
 
 
 def test_rewind_is_the_book_as_of_a_version(path: Path) -> None:
-    book = TaskBook(path, SEEDS)
+    book = TaskBook(path, SEEDS, Config())
     for version in (1, 2, 3):
         book.add(version, [(version, a_task(f"v{version}"), 0.5)])
     book.rewind(2)
     assert names(book) == {"seed", "v1", "v2"}
-    assert book.knows([a_task("v3").key]) == (False,)
-    assert names(TaskBook(path, SEEDS)) == {"seed", "v1", "v2"}
+    assert said(book, a_task("v3")) == "ok"
+    assert names(TaskBook(path, SEEDS, Config())) == {"seed", "v1", "v2"}
     assert book.add(3, [(9, a_task("v3"), 0.5)]) == 1
     book.rewind(0)
     assert names(book) == {"seed"}
 
 
 def test_rewinding_and_adding_again_draws_the_same(path: Path, tmp_path: Path) -> None:
-    straight, detour = TaskBook(path, SEEDS), TaskBook(tmp_path / "other.sqlite", SEEDS)
+    straight, detour = TaskBook(path, SEEDS, Config()), TaskBook(tmp_path / "other.sqlite", SEEDS, Config())
     for book in (straight, detour):
         book.add(1, [(i, a_task(f"a{i}"), 0.5) for i in range(5)])
     detour.add(2, [(99, a_task("mistake"), 0.5)])
@@ -74,13 +86,13 @@ def test_rewinding_and_adding_again_draws_the_same(path: Path, tmp_path: Path) -
         book.add(2, [(i, a_task(f"b{i}"), 0.5) for i in range(5)])
 
     def drawn(book: TaskBook) -> list[Task]:
-        return [book.task(random.Random(i), TaskType.DEDUCTION) for i in range(20)]
+        return [book.task(random.Random(i), TaskType.DEDUCTION, 2) for i in range(20)]
 
     assert drawn(straight) == drawn(detour)
 
 
 def test_references_are_distinct_and_as_many_as_there_are(path: Path) -> None:
-    book = TaskBook(path, SEEDS)
+    book = TaskBook(path, SEEDS, Config())
     book.add(1, [(i, a_task(f"{i}", TaskType.ABDUCTION), None) for i in range(3)])
     drawn = book.references(random.Random(1), TaskType.ABDUCTION, 10)
     assert len({task.key for task in drawn}) == len(drawn) == 4
@@ -88,10 +100,121 @@ def test_references_are_distinct_and_as_many_as_there_are(path: Path) -> None:
 
 
 def test_an_induction_proposer_is_given_one_program_of_either_pair_type(path: Path) -> None:
-    book = TaskBook(path, SEEDS)
+    book = TaskBook(path, SEEDS, Config())
     drawn = [book.references(random.Random(i), TaskType.INDUCTION, 5) for i in range(50)]
     assert {len(tasks) for tasks in drawn} == {1}
     assert {task.type for (task,) in drawn} == {TaskType.DEDUCTION, TaskType.ABDUCTION}
+
+
+# -- what is new -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "same_program", "same_task"), [("program", "known", "known"), ("task", "ok", "known"), ("off", "ok", "ok")]
+)
+def test_what_the_rule_calls_known(path: Path, rule: str, same_program: str, same_task: str) -> None:
+    book = TaskBook(path, SEEDS, a_config(novelty=rule))
+    book.add(1, [(1, a_task("a", program="p"), 0.5)])
+    assert said(book, a_task("b", program="p")) == same_program
+    assert said(book, a_task("a", program="p")) == same_task
+    assert said(book, a_task("c", program="q")) == "ok"
+
+
+def test_a_program_is_known_in_its_type_alone(path: Path) -> None:
+    book = TaskBook(path, SEEDS, a_config())
+    book.add(1, [(1, a_task("a", program="p"), 0.5)])
+    assert said(book, a_task("b", TaskType.ABDUCTION, program="p")) == "ok"
+
+
+def test_an_induction_proposal_is_known_by_its_inputs_for_its_program_was_given(path: Path) -> None:
+    book = TaskBook(path, SEEDS, a_config())
+    book.add(1, [(1, a_task("a", TaskType.INDUCTION, program="p"), 0.5)])
+    assert said(book, a_task("b", TaskType.INDUCTION, program="p")) == "ok"
+    assert said(book, a_task("a", TaskType.INDUCTION, program="p")) == "known"
+
+
+@pytest.mark.parametrize("rule", ["program", "task", "off"])
+def test_a_held_out_program_is_rejected_whatever_the_rule(path: Path, rule: str) -> None:
+    book = TaskBook(path, SEEDS, a_config(novelty=rule), frozenset({"p"}))
+    for task_type in TaskType:
+        assert said(book, a_task("a", task_type, program="p")) == "heldout"
+    assert said(book, a_task("a", program="q")) == "ok"
+    assert said(book, a_task("a")) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("admit", "entered"), [("all", {"0", "1", "2", "3"}), ("unsolved", {"0", "1", "3"}), ("learnable", {"1", "3"})]
+)
+def test_solve_rates_that_enter(path: Path, admit: str, entered: set[str]) -> None:
+    book = TaskBook(path, [], a_config(admit=admit))
+    book.add(1, [(i, a_task(f"{i}"), rate) for i, rate in enumerate([0.0, 0.5, 1.0, None])])
+    assert names(book) == entered
+    assert names(TaskBook(path, [], a_config(admit=admit))) == entered
+    assert {i for i in range(4) if said(book, a_task(f"{i}")) == "known"} == {int(name) for name in entered}
+
+
+def test_a_task_that_was_kept_out_may_come_again_with_another_solve_rate(path: Path) -> None:
+    book = TaskBook(path, SEEDS, a_config(admit="learnable"))
+    assert book.add(1, [(1, a_task("a"), 1.0)]) == 0
+    assert book.add(2, [(2, a_task("a"), 0.5)]) == 1
+
+
+# -- a limited book ----------------------------------------------------------------------------------------------
+
+
+def filled(path: Path, count: int, limit: int = 8) -> TaskBook:
+    book = TaskBook(path, [], a_config(limit=limit))
+    for version in range(1, count + 1):
+        book.add(version, [(version, a_task(f"{version}"), 0.5)])
+    return book
+
+
+def test_a_limited_book_still_takes_new_tasks_and_remembers_the_old(path: Path) -> None:
+    book = filled(path, 100)
+    assert (book.sizes[TaskType.DEDUCTION], book.added[TaskType.DEDUCTION]) == (8, 100)
+    assert max(int(name) for name in names(book)) > 50
+    assert {said(book, a_task(f"{i}")) for i in range(1, 101)} == {"known"}
+
+
+def test_what_a_limited_book_keeps_is_a_matter_of_its_events_alone(path: Path, tmp_path: Path) -> None:
+    book = filled(path, 60)
+    book.rewind(40)
+    straight = filled(tmp_path / "other.sqlite", 40)
+    drawn = [[b.task(random.Random(i), TaskType.DEDUCTION, 40) for i in range(30)] for b in (book, straight)]
+    assert drawn[0] == drawn[1]
+    assert names(TaskBook(path, [], a_config(limit=8))) == names(straight)
+
+
+# -- seeds -------------------------------------------------------------------------------------------------------
+
+
+def a_seed(lease: int, name: str = "", status: str = "ok", task_type: TaskType = TaskType.DEDUCTION) -> Seed:
+    return Seed(lease, task_type, status, a_task(name, task_type) if name else None)
+
+
+def test_a_round_of_seeds_enters_in_its_order_and_says_what_became_of_the_rest(path: Path) -> None:
+    book = TaskBook(path, SEEDS, Config())
+    book.add_seeds([a_seed(9, "b"), a_seed(3, "a"), a_seed(4, "b"), a_seed(5, status="error"), a_seed(6, "c")], 3)
+    assert [task.key for task in book.seeds] == [a_task("b").key, a_task("a").key]
+    assert book.seed_counts()[TaskType.DEDUCTION] == {"ok": 2, Status.KNOWN: 1, "error": 1, SURPLUS: 1}
+    assert book.seed_counts()[TaskType.ABDUCTION] == {}
+    assert names(book) == {"seed", "a", "b"}
+
+
+def test_seeds_are_what_every_rewind_goes_back_to(path: Path) -> None:
+    book = TaskBook(path, SEEDS, Config())
+    book.add_seeds([a_seed(1, "a"), a_seed(2, status="format")], 0)
+    book.add(1, [(8, a_task("later"), 0.5)])
+    book.rewind(0)
+    assert names(book) == {"seed", "a"}
+    assert book.seed_counts()[TaskType.DEDUCTION] == {"ok": 1, "format": 1}
+    assert [task.key for task in TaskBook(path, SEEDS, Config()).seeds] == [a_task("a").key]
+
+
+def test_a_held_out_program_is_no_seed(path: Path) -> None:
+    book = TaskBook(path, SEEDS, Config(), frozenset({"p"}))
+    book.add_seeds([Seed(1, TaskType.DEDUCTION, "ok", a_task("a", program="p"))], 0)
+    assert book.seeds == [] and book.seed_counts()[TaskType.DEDUCTION] == {"heldout": 1}
 
 
 texts = st.text(max_size=20)

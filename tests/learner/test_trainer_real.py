@@ -24,7 +24,7 @@ from common.config import Config, LearnerConfig, ModelConfig
 from common.errors import PartFailed
 from common.types import Int32Array, MicroBatch, Share
 from learner.checkpoint import read_manifest
-from learner.policy import answer_logprobs, load_policy, score
+from learner.policy import answer_scores, load_policy, score
 from learner.trainer import Trainer
 
 pytestmark = pytest.mark.real
@@ -61,10 +61,14 @@ class Sequence:
     logprobs: np.ndarray[tuple[int], np.dtype[np.float32]]
     advantage: float
     weight: float
+    staleness: int = 0
 
 
 def batch_of(step: int) -> list[Sequence]:
-    """Behaviour log-probs lie round those of a random model, so ratios fall on both sides of the clip."""
+    """Behaviour log-probs lie round those of a random model, so ratios fall on both sides of the clip.
+
+    Staleness is 0 or 3, so that ranks may differ in which of them they see.
+    """
     random = np.random.default_rng(step)
 
     def one() -> Sequence:
@@ -72,7 +76,7 @@ def batch_of(step: int) -> list[Sequence]:
         logprobs = (-np.log(VOCABULARY) + 0.3 * random.standard_normal(len(answer))).astype(np.float32)
         return Sequence(prompt, answer, logprobs, float(random.standard_normal()), float(random.uniform(0.05, 0.2)))
 
-    return [one() for _ in range(SEQUENCES)]
+    return [replace(one(), staleness=3 * (i % 2)) for i in range(SEQUENCES)]
 
 
 def micro_batch(sequences: list[Sequence]) -> MicroBatch:
@@ -84,7 +88,7 @@ def micro_batch(sequences: list[Sequence]) -> MicroBatch:
         prompt_lengths=np.array([len(s.prompt) for s in sequences], np.int32),
         answer_lengths=np.array([len(s.answer) for s in sequences], np.int32),
         logprobs=flat([s.logprobs for s in sequences], np.float32),
-        staleness=flat([np.zeros(len(s.answer)) for s in sequences], np.int32),
+        staleness=flat([np.full(len(s.answer), s.staleness) for s in sequences], np.int32),
         advantages=np.array([s.advantage for s in sequences], np.float32),
         weights=np.array([s.weight for s in sequences], np.float32),
     )
@@ -138,11 +142,14 @@ def reference(model: Path, config: Config) -> Outcome:
     metrics = []
     for step in range(STEPS):
         optimizer.zero_grad()
-        loss = torch.zeros(())
+        loss, entropies, tokens_seen = torch.zeros(()), 0.0, 0
         for s in batch_of(step):
             tokens = torch.tensor(np.concatenate([s.prompt, s.answer]), dtype=torch.long)
             logits = net(tokens[None]).logits[0, len(s.prompt) - 1 : -1]
-            now = torch.log_softmax(logits, -1)[torch.arange(len(s.answer)), tokens[len(s.prompt) :]]
+            every = torch.log_softmax(logits, -1)
+            now = every[torch.arange(len(s.answer)), tokens[len(s.prompt) :]]
+            entropies -= float((every.exp() * every).detach().sum())
+            tokens_seen += len(s.answer)
             if settings.loss == "ppo":
                 ratio = torch.exp(now - torch.tensor(s.logprobs))
                 bounded = torch.clamp(ratio, 1 - settings.clip, 1 + settings.clip)
@@ -154,7 +161,7 @@ def reference(model: Path, config: Config) -> Outcome:
         lr = settings.lr * min(1.0, (step + 1) / settings.warmup_steps)
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
-        metrics.append({"loss": loss.item(), "grad_norm": norm.item(), "lr": lr})
+        metrics.append({"loss": loss.item(), "grad_norm": norm.item(), "lr": lr, "entropy": entropies / tokens_seen})
     named = dict(net.named_parameters())
     return Outcome(
         metrics,
@@ -293,6 +300,10 @@ def test_every_rank_reports_the_whole_batch(run: Run) -> None:
         assert metrics["tokens"] == sum(len(s.answer) for s in batch_of(step))
         assert 0 < metrics["effective_sample_size"] <= 1
         assert metrics["ratio_max"] >= metrics["ratio_mean"] > 0
+        buckets = {name.partition("/")[0] for name in metrics if name.startswith("staleness")}
+        assert buckets == {"staleness_0", "staleness_3-4"}
+        assert metrics["tokens"] == sum(metrics[f"{bucket}/tokens"] for bucket in buckets)
+        assert metrics["ratio_max"] == max(metrics[f"{bucket}/ratio_max"] for bucket in buckets)
     for rank in run.ranks[1:]:
         assert rank.whole.metrics == run.ranks[0].whole.metrics
         assert rank.whole.weights == {}
@@ -349,11 +360,15 @@ def test_log_probs_do_not_depend_on_padding(model: Path) -> None:
     policy = load_policy(model)
     sequences = batch_of(0)
     with torch.no_grad():
-        together = answer_logprobs(policy, micro_batch(sequences))
-        alone = torch.cat([answer_logprobs(policy, micro_batch([s])) for s in sequences])
+        together = answer_scores(policy, micro_batch(sequences))
+        alone = [answer_scores(policy, micro_batch([s])) for s in sequences]
         tokens = torch.tensor(np.concatenate([sequences[0].prompt, sequences[0].answer]), dtype=torch.long)
-        whole = policy.model(tokens[None]).logits[0].log_softmax(-1)[:-1].gather(1, tokens[1:, None])[:, 0]
-    torch.testing.assert_close(together, alone, rtol=0, atol=2e-6)
+        logits = policy.model(tokens[None]).logits[0]
+        whole = logits.log_softmax(-1)[:-1].gather(1, tokens[1:, None])[:, 0]
+        every = logits[len(sequences[0].prompt) - 1 : -1].log_softmax(-1)
+    torch.testing.assert_close(together.logprobs, torch.cat([a.logprobs for a in alone]), rtol=0, atol=2e-6)
+    torch.testing.assert_close(together.entropy, torch.cat([a.entropy for a in alone]), rtol=0, atol=5e-6)
+    torch.testing.assert_close(alone[0].entropy, -(every.exp() * every).sum(-1), rtol=0, atol=5e-6)
     full = [np.concatenate([s.prompt, s.answer]) for s in sequences]
     scored = score(policy, full, tokens=40)
     assert [len(s) for s in scored] == [len(f) - 1 for f in full]
@@ -372,4 +387,4 @@ def test_a_micro_batch_without_a_prompt_is_refused(model: Path) -> None:
         whole.logprobs, whole.staleness, whole.advantages, whole.weights,
     )  # fmt: skip
     with pytest.raises(ValueError, match="prompt token"):
-        answer_logprobs(load_policy(model), bare)
+        answer_scores(load_policy(model), bare)

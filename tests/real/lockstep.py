@@ -21,11 +21,13 @@ from actors.episode import Parts, run_episode
 from actors.triplets import PythonTriplets
 from common.config import Config, load
 from common.messages import Stage
-from common.types import Share, TaskType
+from common.types import Share, Task, TaskType
 from executor.shard import Shard
 from learner.batch import sequences, shares
+from learner.evaluation import held_out_programs
 from learner.intake import quota
 from learner.leases import LeaseMaker, lease_id
+from learner.settlement import settle
 from learner.task_book import TaskBook
 
 HOST = "127.0.0.1"
@@ -47,22 +49,24 @@ async def lockstep(config: Config, folder: Path, trainer: ProcessPoolExecutor) -
     environment = PythonTriplets(config.environment)
     engine = engines.create(config.engine, config.model)
     shard = Shard(config.executor)
-    book = TaskBook(folder / "tasks.sqlite", [environment.identity(t) for t in TaskType])
+    held_out = held_out_programs(Path(config.model.path))
+    book = TaskBook(folder / "tasks.sqlite", [environment.identity(t) for t in TaskType], config, held_out)
     maker = LeaseMaker(config, book)
     await engine.start()
     await shard.start()
 
-    async def known(key: str) -> bool:
-        return book.knows([key])[0]
+    async def novelty(task: Task) -> str:
+        return book.status(task.type, task.key, task.program_key)
 
-    parts = Parts(engine, shard, environment, Codec(config.model.path), known, config)
+    parts = Parts(engine, shard, environment, Codec(config.model.path), novelty, config)
     losses = []
     for step in range(config.learner.steps):
         leases = sorted(
             lease_id(k, n) for k, size in quota(config).items() for n in range(step * size, (step + 1) * size)
         )
-        batch = [await run_episode(maker.make(lease, step), parts) for lease in leases]
-        rows, _ = sequences(step, batch, config.algorithm.stream_weight)
+        made = [await run_episode(maker.make(lease, step), parts) for lease in leases]
+        batch = settle(step, made, config, book, ())
+        rows = sequences(step, batch, config.algorithm, config.run.seed).rows
         (share,) = shares(step, rows, 1, config.learner.micro_batch_tokens)
         loss, weights = trainer.submit(train, share).result()
         losses.append(loss)

@@ -1,0 +1,133 @@
+"""Intrinsic rewards: what a proposal is paid besides learnability (Absolute Zero, appendix; all off by default).
+
+A term is min(coefficient · x, limit) with x one of
+
+    complexity        cognitive complexity / 15
+    halstead          0.5 · min(effort / 10⁴, 1) + 0.3 · min(cyclomatic / 10, 1) + 0.2 · min(volume / 500, 1)
+    edit_distance     mean distance of the syntax tree to those of the references
+    answer_diversity  1 − p(answer), answer: the output (deduction), the input (abduction), of all in the book
+    input_diversity   the same, mean over the inputs of an induction task
+    output_diversity  the same, mean over its outputs
+
+and counts only where learnability is above 0. The paper found no gain from any of them, plain sum the most stable.
+Hierarchical diversity is the mean of 1 − p(type) and 1 − p(value within its type).
+
+Invariants: a pure function of the proposal and of the counts before its batch, so a replayed batch is paid the same.
+Not guaranteed: figures of programs beyond the limits of `learner/program.py`, whose terms are 0.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from common.config import IntrinsicConfig
+from common.types import Task, TaskType
+from learner.literals import argument_types
+
+TERMS = ("complexity", "halstead", "edit_distance", "answer_diversity", "input_diversity", "output_diversity")
+
+
+@dataclass(slots=True)
+class Seen:
+    """How often each value, and each type of value, is in the book: a fold of its tasks."""
+
+    values: Counter[tuple[str, str]] = field(default_factory=Counter)  # (what, text)
+    types: Counter[tuple[str, str]] = field(default_factory=Counter)  # (what, name of the type)
+    totals: Counter[str] = field(default_factory=Counter)
+
+    def add(self, task: Task) -> None:
+        for what, texts in _asked(task).items():
+            for text in texts:
+                self.values[what, text] += 1
+                self.types[what, _type(text)] += 1
+                self.totals[what] += 1
+
+    def surprise(self, what: str, texts: Sequence[str], *, hierarchical: bool) -> float:
+        """Mean over `texts` of 1 − p, in [0, 1]; 1 for what was never seen."""
+        return sum(self._surprise(what, text, hierarchical) for text in texts) / len(texts)
+
+    def _surprise(self, what: str, text: str, hierarchical: bool) -> float:
+        value, total = self.values[what, text], self.totals[what]
+        if not hierarchical:
+            return 1.0 - value / total if total else 1.0
+        of_type = self.types[what, _type(text)]
+        by_type = 1.0 - of_type / total if total else 1.0
+        return (by_type + (1.0 - value / of_type if of_type else 1.0)) / 2
+
+
+def terms(task: Task, references: Sequence[Task], seen: Seen, config: IntrinsicConfig) -> dict[str, float]:
+    """The terms that are switched on and apply to the type of `task`, by name."""
+    measured = _of_program(task, references)
+    diverse = {
+        what: seen.surprise(what, texts, hierarchical=config.hierarchical) for what, texts in _asked(task).items()
+    }
+    found = measured | diverse
+    return {
+        name: min(getattr(config, name) * found[name], config.limit)
+        for name in TERMS
+        if getattr(config, name) and name in found
+    }
+
+
+def combined(learnability: float, found: Mapping[str, float], method: str) -> float:
+    """The proposer's reward. With no terms, or none learnable, it is `learnability` by every method.
+
+    sum: l + Σ · multiply: l · Π · sum_multiply: l + Π · multiply_sum: l · Σ.
+    """
+    if learnability <= 0.0 or not found:
+        return learnability
+    values = found.values()
+    match method:
+        case "sum":
+            return learnability + sum(values)
+        case "multiply":
+            return learnability * prod(values)
+        case "sum_multiply":
+            return learnability + prod(values)
+        case "multiply_sum":
+            return learnability * sum(values)
+    raise ValueError(f"no such combination: {method}")
+
+
+def _of_program(task: Task, references: Sequence[Task]) -> dict[str, float]:
+    from learner.program import distance, measure  # their libraries are loaded only where these terms are on
+
+    program = measure(task.program)
+    if program is None:
+        return {}
+    found = {
+        "complexity": program.cognitive / 15,
+        "halstead": 0.5 * min(program.effort / 1e4, 1.0)
+        + 0.3 * min(program.cyclomatic / 10, 1.0)
+        + 0.2 * min(program.volume / 500, 1.0),
+    }
+    others = [measured for measured in (measure(reference.program) for reference in references) if measured]
+    if others:
+        found["edit_distance"] = sum(distance(program, other) for other in others) / len(others)
+    return found
+
+
+def _asked(task: Task) -> dict[str, tuple[str, ...]]:
+    """What diversity is taken of, by the name of its term."""
+    match task.type:
+        case TaskType.DEDUCTION:
+            return {"answer_diversity": task.outputs}
+        case TaskType.ABDUCTION:
+            return {"answer_diversity": task.inputs}
+        case TaskType.INDUCTION:
+            return {"input_diversity": task.inputs, "output_diversity": task.outputs}
+
+
+def _type(text: str) -> str:
+    return ",".join(argument_types(text))
+
+
+def fold(tasks: Iterable[Task]) -> dict[TaskType, Seen]:
+    """Counts per task type."""
+    found = {task_type: Seen() for task_type in TaskType}
+    for task in tasks:
+        found[task.type].add(task)
+    return found

@@ -1,0 +1,146 @@
+"""Seeding: the base model proposes the tasks that the book starts with (Absolute Zero, section 3.2).
+
+Leases of kind `seed`, all before the first lease that is trained: nothing is solved, rewarded or trained. It goes in
+rounds, deduction and abduction side by side, then induction, whose programs come from the other two. The valid
+proposals of a round enter the book at version 0, in the order of the round, once the round is complete; the next round
+draws its references from them. So the seeds depend on the model, the configuration and the run's seed, not on timing.
+
+The book has the state: it tells how many proposals were made and what became of them, so that seeding goes on after a
+crash with the round it was in. With `seeds.load` the rows of a file take the place of proposals; what they say of
+outputs is a claim, and each is executed before it counts.
+
+Departures from the official code: a copy never enters, an induction program is drawn and not taken in turn, and a
+model that cannot do it ends the run with a report where theirs would go on for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import seed_rows
+from common.config import Config
+from common.errors import PartFailed
+from common.types import Group, Status, Task, TaskType
+from learner.leases import blank
+from learner.task_book import Seed, TaskBook
+
+log = logging.getLogger(__name__)
+
+ROUND = 64  # proposals of a type in a round, at most
+SPARE = 8  # proposals beyond twice of what is missing: the last rounds are not of one proposal each
+ATTEMPTS = 3  # failed groups of one proposal, after which it counts as one that came to nothing
+
+FLAGGED = "flagged"  # a valid proposal that safety.on_flag keeps out of the book
+
+_STAGES = ((TaskType.DEDUCTION, TaskType.ABDUCTION), (TaskType.INDUCTION,))
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Proposal `number` of its type. `task`: what to validate, or a blank one, to propose."""
+
+    number: int
+    task: Task
+
+
+class Seeding:
+    """What is to be proposed, and what came of it.
+
+    ConfigError for a file that cannot be read or written. `begin` and `deliver` raise PartFailed when the tries, or the
+    rows, are used up; it stays active then and has nothing more to give.
+    """
+
+    def __init__(self, config: Config, book: TaskBook) -> None:
+        self._settings, self._book = config.seeds, book
+        rows = seed_rows.read(Path(config.seeds.load)) if config.seeds.load else ()
+        self._rows = {t: [row for row in rows if row.type is t] for t in TaskType}
+        self._slots: list[Slot] = []  # the round, in its order
+        self._results: dict[Slot, Seed] = {}
+        self._todo: deque[Slot] = deque()
+        self._open: dict[int, Slot] = {}
+        self._failures: Counter[Slot] = Counter()
+
+    @property
+    def active(self) -> bool:
+        return bool(self._slots)
+
+    def begin(self) -> None:
+        """Start the next round; if there are enough, write them to `seeds.save`."""
+        counts = self._book.seed_counts()
+        slots: list[Slot] = []
+        for stage in _STAGES:
+            wanted = [(t, self._wanted(t, counts[t])) for t in stage]
+            slots = [Slot(n, self._asked(t, n)) for t, numbers in wanted for n in numbers]
+            if slots:
+                break
+        self._results.clear()
+        self._slots = slots
+        self._todo.extend(slots)
+        if not slots and self._settings.save and (seeds := self._book.seeds):
+            seed_rows.write(Path(self._settings.save), seeds)
+
+    def next_slot(self) -> Slot | None:
+        return self._todo[0] if self._todo else None
+
+    def granted(self, lease: int) -> None:
+        self._open[lease] = self._todo.popleft()
+
+    def deliver(self, group: Group) -> None:
+        """Take a proposal in, the last one of a round beginning another; one that failed is made again."""
+        slot = self._open.pop(group.lease, None)
+        if slot is None:
+            return
+        if group.failure:
+            self._failures[slot] += 1
+            if self._failures[slot] < ATTEMPTS:
+                self._todo.append(slot)
+                return
+            log.warning("seed %d of %s came to nothing: %s", slot.number, slot.task.type, group.failure)
+        status = group.failure or group.samples[0].status
+        if status == Status.OK and group.proposal is None:
+            status = FLAGGED
+        self._results[slot] = Seed(group.lease, slot.task.type, status, group.proposal)
+        if len(self._results) < len(self._slots):
+            return
+        self._failures.clear()
+        most = 0 if self._settings.load else self._settings.tasks
+        self._book.add_seeds([self._results[slot] for slot in self._slots], most)
+        self.begin()
+
+    def progress(self) -> dict[str, tuple[int, int]]:
+        """Per type: tasks in the book, and tasks wanted; with `seeds.load` rows done, and rows."""
+        if self._settings.load:
+            counts = self._book.seed_counts()
+            return {t.value: (counts[t].total(), len(self._rows[t])) for t in TaskType}
+        return {t.value: (self._book.added[t], self._settings.tasks) for t in TaskType}
+
+    def _asked(self, task_type: TaskType, number: int) -> Task:
+        return self._rows[task_type][number] if self._settings.load else blank(task_type)
+
+    def _wanted(self, task_type: TaskType, counts: Counter[str]) -> range:
+        """Numbers of the proposals of the next round; none if the type has what it needs."""
+        made, missing = counts.total(), max(0, self._settings.tasks - self._book.added[task_type])
+        rows = len(self._rows[task_type])
+        if self._settings.load and made < rows:
+            return range(made, min(rows, made + ROUND))
+        if not missing:
+            return range(0)
+        most = 0 if self._settings.load else self._settings.tries - made
+        if most <= 0:
+            raise PartFailed("seeding", self._shortage(task_type, counts), hint=self._remedy())
+        return range(made, made + min(most, ROUND, 2 * missing + SPARE))
+
+    def _shortage(self, task_type: TaskType, counts: Counter[str]) -> str:
+        failed = ", ".join(f"{status} {n}" for status, n in counts.most_common() if status != Status.OK)
+        return (
+            f"only {self._book.added[task_type]} of seeds.tasks={self._settings.tasks} {task_type} tasks after "
+            f"{counts.total()} proposals" + (f"; the others came to nothing: {failed}" if failed else "")
+        )
+
+    def _remedy(self) -> str:
+        if self._settings.load:
+            return f"a lower seeds.tasks, or more valid rows in {self._settings.load}"
+        return "a lower seeds.tasks, a higher seeds.tries, another model.path, or seeds.load with tasks of a file"

@@ -1,0 +1,77 @@
+"""Settlement: what of a batch is a copy, and what of it is trained, decided once when the batch is formed.
+
+Whoever proposes asks the book first, but two that are under way at the same time do not see each other. So a batch is
+settled in lease order against everything that comes before it: the book, the batches that have been formed and are on
+their way into it, and the earlier leases of the batch itself. That does not depend on when versions changed; a batch
+that is replayed after a crash is settled as it was before, and settling it again changes nothing.
+
+A copy is paid like a wrong proposal and enters no book. The answers to it stay as they are: they are honest answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+
+from common.config import Config
+from common.types import Group, Sample, Status, Task
+from learner.task_book import TaskBook
+
+COPY_REWARD = -0.5  # what actors/rewards.py pays for a wrong proposal
+
+
+def settle(
+    step: int, batch: Sequence[Group], config: Config, book: TaskBook, ahead: Iterable[Sequence[Group]]
+) -> list[Group]:
+    """The batch of `step`, in its order; `ahead` are the settled batches before it that are not yet in `book`."""
+    proposing = config.algorithm.train_propose and step >= config.algorithm.warmup
+    before = {
+        _name(book, group.proposal)
+        for earlier in ahead
+        for group in earlier
+        if group.proposal is not None and book.admits(group.solve_rate)
+    }
+    names: set[str] = set()
+    settled: list[Group] = []
+    for group in batch:
+        task = group.proposal
+        if task is not None and config.environment.novelty != "off":
+            name = _name(book, task)
+            if name in names:
+                group = _rejected(group, Status.COPY)
+            elif name in before or book.status(task.type, task.key, task.program_key) == Status.KNOWN:
+                group = _rejected(group, Status.KNOWN)
+            names.add(name)
+        settled.append(group if proposing or not group.kind.proposes else _proposal_as(group, trainable=False))
+    return settled
+
+
+def rebuild(book: TaskBook, step: int, batches: Mapping[int, Sequence[Group]], config: Config) -> None:
+    """The book as of `step` batches, whatever it held before.
+
+    A batch enters the book with its version, which a checkpoint may outrun; the journal has it in `batches` until then.
+    """
+    first = step
+    while first - 1 in batches:
+        first -= 1
+    book.rewind(first)
+    for number in range(first, step):
+        book.add_batch(number + 1, settle(number, batches[number], config, book, ()))
+
+
+def _name(book: TaskBook, task: Task) -> str:
+    return book.name(task.type, task.key, task.program_key)
+
+
+def _rejected(group: Group, status: Status) -> Group:
+    group = _proposal_as(group, status=status, reward=COPY_REWARD, correct=False)
+    return dataclasses.replace(group, proposal=None)
+
+
+def _proposal_as(group: Group, **changes: object) -> Group:
+    """`group` with the sample that proposes changed; the answers to it are of another stream."""
+
+    def changed(sample: Sample) -> Sample:
+        return dataclasses.replace(sample, **changes) if sample.stream is group.kind else sample  # type: ignore[arg-type]
+
+    return dataclasses.replace(group, samples=tuple(changed(sample) for sample in group.samples))
