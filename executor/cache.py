@@ -57,4 +57,14 @@ class Cache(Generic[Key, Value]):
 
 async def collect(found: Sequence[Value | asyncio.Future[Value]]) -> list[Value]:
     """Await what is under way; the end of this caller does not end it for others."""
-    return [await asyncio.shield(f) if isinstance(f, asyncio.Future) else f for f in found]
+    for answer in found:
+        if isinstance(answer, asyncio.Future) and not answer.done():
+            await _settled(answer)
+    return [f.result() if isinstance(f, asyncio.Future) else f for f in found]
+
+
+def _settled(answer: asyncio.Future[Value]) -> asyncio.Future[None]:
+    """Done when `answer` is; unlike it, the caller's own to cancel. Cheaper than asyncio.shield."""
+    settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    answer.add_done_callback(lambda _: None if settled.done() else settled.set_result(None))
+    return settled

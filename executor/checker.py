@@ -1,9 +1,9 @@
 """The process that reads untrusted text for the shard: parses, applies the policy, compiles, canonicalises, digests.
 
-Run as a script; control socket on fd 0. It is confined like a child and never runs what it reads. Request: items
-(frames.PROGRAM | EXPRESSION | VALUE, UTF-8 text). Reply: one item each: frames.OK and key + payload, or another
-status and why. Payload: marshalled code of a program or an input expression, canonical text of a value. The first
-reply, unasked, is as a zygote's.
+Run as a script; control socket on fd 0. It is locked in like a child and never runs what it reads. Request: items
+(frames.PROGRAM | EXPRESSION | VALUE, UTF-8 text). Reply: one item each: frames.OK or CONFINED and key + payload, or
+another status and why. Payload: marshalled code of a program or an input expression, canonical text of a value. The
+first reply, unasked, is as a zygote's.
 
 A hostile text may crash or stall this process; the shard then starts another.
 """
@@ -16,36 +16,36 @@ import importlib
 import marshal
 import sys
 import warnings
+from collections.abc import Sequence
 
 from common.errors import SandboxUnavailable
-from executor import frames, keys, policy, sandbox, seccomp, values
+from executor import confined, frames, keys, policy, sandbox, seccomp, values
 
 CONTROL = 0
 MEMORY = 1 << 30
 _DETAIL = 200
+_WITH_DOCSTRING = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
-def program(text: str, apply_policy: bool) -> bytes:
+def program(text: str, apply_policy: bool) -> frames.Item:
     """Key of the normal form + marshalled module code. SyntaxError, ValueError or PolicyError if it is not taken."""
     if apply_policy:
         policy.check_size(text)
     tree = ast.parse(text)
-    if apply_policy:
-        policy.check_tree(tree)
+    nodes = policy.check_tree(tree) if apply_policy else list(ast.walk(tree))
     code = compile(tree, "<program>", "exec", dont_inherit=True)
     if apply_policy:
         policy.check_program(code)
-    return keys.digest(normal_form(tree).encode("utf-8", "surrogatepass")) + marshal.dumps(code)
+    return _kind(apply_policy and confined.program(nodes)), keys.digest(normal_form(nodes)) + marshal.dumps(code)
 
 
-def expression(text: str, apply_policy: bool) -> bytes:
+def expression(text: str, apply_policy: bool) -> frames.Item:
     """Key of the argument values (of the text where they are no literals) + marshalled code that yields them."""
     tree = ast.parse(f"{policy.ENTRY}({text})", mode="eval")
     call = tree.body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise SyntaxError("not one argument list")
-    if apply_policy:
-        policy.check_tree(tree)
+    nodes = policy.check_tree(tree) if apply_policy else []
     try:
         named = {k.arg: values.literal(k.value) for k in call.keywords}
         key = keys.key((tuple([values.literal(a) for a in call.args]), named))
@@ -55,7 +55,8 @@ def expression(text: str, apply_policy: bool) -> bytes:
     code = compile(tree, "<input>", "eval", dont_inherit=True)
     if apply_policy:
         policy.check_expression(code)
-    return key + marshal.dumps(code)
+    nodes = [node for node in nodes if node is not call.func]
+    return _kind(apply_policy and confined.expression(nodes)), key + marshal.dumps(code)
 
 
 def value(text: str) -> bytes:
@@ -64,14 +65,39 @@ def value(text: str) -> bytes:
     return keys.key(found) + values.canonical(found).encode("utf-8", "surrogatepass")
 
 
-def normal_form(tree: ast.Module) -> str:
-    """The syntax tree as text, without docstrings: equal for programs that differ in spacing and comments only."""
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) and node.body:
-            match node.body[0]:
-                case ast.Expr(value=ast.Constant(value=str())):
-                    node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree, annotate_fields=False)
+def normal_form(nodes: Sequence[ast.AST]) -> bytes:
+    """Of a syntax tree, parents first: equal for programs that differ in spacing, comments and docstrings only."""
+    parts: list[str] = []
+    passed_over: set[int] = set()
+    for node in nodes:
+        if id(node) in passed_over:
+            continue
+        parts.append(type(node).__name__)
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                if field == "body" and isinstance(node, _WITH_DOCSTRING):
+                    passed_over |= set(map(id, _docstring(value)))
+                    value = [part for part in value if id(part) not in passed_over]
+                parts.append(str(len(value)))
+                parts += [repr(part) for part in value if not isinstance(part, ast.AST)]
+            elif not isinstance(value, ast.AST):
+                parts.append(repr(value))
+    return "\n".join(parts).encode("utf-8", "surrogatepass")
+
+
+def _docstring(body: Sequence[ast.AST]) -> list[ast.AST]:
+    """Its nodes, if there is one; or the `pass` that may stand in its place."""
+    match body:
+        case [ast.Expr(value=ast.Constant(value=str()) as text) as statement, *_]:
+            return [statement, text]
+        case [ast.Pass() as statement]:
+            return [statement]
+    return []
+
+
+def _kind(is_confined: bool) -> int:
+    return frames.CONFINED if is_confined else frames.OK
 
 
 def answer(item: frames.Item, apply_policy: bool) -> frames.Item:
@@ -81,9 +107,9 @@ def answer(item: frames.Item, apply_policy: bool) -> frames.Item:
     try:
         text = data.decode("utf-8", "surrogatepass")
         if kind == frames.PROGRAM:
-            return frames.OK, program(text, apply_policy)
+            return program(text, apply_policy)
         if kind == frames.EXPRESSION:
-            return frames.OK, expression(text, apply_policy)
+            return expression(text, apply_policy)
         return frames.OK, value(text)
     except policy.PolicyError as error:
         return frames.POLICY, _detail(error)

@@ -26,6 +26,7 @@ STATUSES = (
     "ok", "syntax", "policy", "input", "error", "exit", "memory", "too_big", "unserialisable",
 )  # fmt: skip
 OK, SYNTAX, POLICY, INPUT, ERROR, EXIT, MEMORY, TOO_BIG, UNSERIALISABLE = range(len(STATUSES))
+CONFINED = len(STATUSES)  # of the checker alone: ok, and executor/confined.py holds
 
 PROGRAM, EXPRESSION, VALUE = range(3)  # codes of items that ask the checker
 

@@ -41,11 +41,6 @@ class Link(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
 
-    @property
-    def waiting(self) -> int:
-        """Requests without a reply."""
-        return len(self._asked)
-
     def ask(self, body: bytes, timeout: float) -> asyncio.Future[bytes]:
         """Send a request; `timeout` (s) runs from when it is the oldest. The future may be cancelled. Unserved if the
         connection has ended."""

@@ -63,11 +63,6 @@ class Process:
         """None while there is no process."""
         return self._child.pid if self._child else None
 
-    @property
-    def waiting(self) -> int:
-        """Requests under way."""
-        return self._link.waiting if self._link else 0
-
     async def start(self) -> None:
         """Idempotent. SandboxUnavailable if the process says so, does not come up or does not stand the proof."""
         await self._ready()

@@ -34,6 +34,7 @@ class Read:
     key: bytes = b""
     payload: bytes = b""
     detail: str = ""
+    confined: bool = False  # executor/confined.py holds for this program or input
 
     @property
     def ok(self) -> bool:
@@ -110,11 +111,11 @@ class Reader:
 def _decode(body: bytes, asked: int) -> list[Read]:
     """FrameError if this is not one item per text: the checker has met untrusted text and may be somebody else's."""
     items = frames.unpack(body)
-    if len(items) != asked or any(code >= len(frames.STATUSES) for code, _ in items):
+    if len(items) != asked or any(code > frames.CONFINED for code, _ in items):
         raise frames.FrameError(f"{len(items)} items for {asked} texts")
     return [
-        Read(Status.OK, key=data[:KEY_BYTES], payload=data[KEY_BYTES:])
-        if code == frames.OK
+        Read(Status.OK, key=data[:KEY_BYTES], payload=data[KEY_BYTES:], confined=code == frames.CONFINED)
+        if code in (frames.OK, frames.CONFINED)
         else Read(frames.STATUSES[code], detail=data.decode("utf-8", "replace"))
         for code, data in items
     ]

@@ -1,8 +1,11 @@
-"""What a forked child does with a job: rebuild the code, run every input in a fresh namespace, tell of each.
+"""What a forked child does with its jobs: rebuild the code, run every input in a fresh namespace, tell of each.
 
 Runs untrusted code, in a process that has nothing left but one pipe. Whatever it writes is a claim of that code: the
 checker decides what it means. One item per input, written at once, so that a child that dies has told of all before.
 After running out of memory it stops, since what follows would run in a crippled process.
+
+Programs that share a child are confined (executor/confined.py): they are given no more built-ins than those may use,
+and their namespaces are cleared behind them.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from executor import frames, policy
+from executor import confined, frames, policy
 from executor.values import NotAValue, canonical
 
 # Modules that the library itself imports late; behind the sandbox there is no file to import them from.
@@ -57,6 +60,7 @@ def _import(
 
 _BUILTINS = {name: value for name, value in vars(builtins).items() if name not in ("open", "input", "breakpoint")}
 _BUILTINS["__import__"] = _import
+_CONFINED = {"__import__": _import} | {name: _BUILTINS[name] for name in confined.BUILTINS}
 _spaces: list[dict[str, Any]] = []
 
 
@@ -70,16 +74,31 @@ def prepare() -> None:
 
 
 def run(items: Sequence[bytes], descriptor: int, output_limit: int) -> None:
-    """Run marshalled code, `items[0]`, on each of the marshalled input expressions behind it."""
-    code = marshal.loads(items[0])
-    for expression in items[1:]:
+    """Run marshalled code, the first of `items`, on each of the marshalled input expressions behind it; or several
+    confined programs, each with its inputs, an empty item before each program."""
+    shared = not items[0]
+    code: Any = None
+    for item in items:
         try:
-            status, data = _call(code, marshal.loads(expression), output_limit)
+            if not item:
+                code = None
+                continue
+            if code is None:
+                code = marshal.loads(item)
+                continue
+            space = {"__builtins__": _CONFINED, "__name__": "program"} if shared else _fresh()
+            status, data = _call(code, marshal.loads(item), space, output_limit)
             reply = status.to_bytes(1, "little") + len(data).to_bytes(4, "little") + data  # as frames.pack, cheaper
+            if shared:
+                space.clear()  # else functions and the globals they hold would keep each other
         except MemoryError:
             frames.write(descriptor, _MEMORY)
             return
         frames.write(descriptor, reply)
+
+
+def _fresh() -> dict[str, Any]:
+    return _spaces.pop() if _spaces else _space()
 
 
 def _space() -> dict[str, Any]:
@@ -87,10 +106,9 @@ def _space() -> dict[str, Any]:
     return {"__builtins__": _BUILTINS.copy(), "__name__": "program"}
 
 
-def _call(code: Any, expression: Any, output_limit: int) -> frames.Item:
+def _call(code: Any, expression: Any, space: dict[str, Any], output_limit: int) -> frames.Item:
     """One input: its arguments first, so that their failure is theirs; then the program."""
     try:
-        space = _spaces.pop() if _spaces else _space()
         exec(code, space)  # noqa: S102 - running it is this process's only purpose
         try:
             space[policy.ARGUMENTS] = _arguments

@@ -141,7 +141,7 @@ class Shard:
                 )
                 if not program.ok:
                     return _unreadable("program", answers)
-                # Each for itself: in one child an answer could spoil what comes behind it.
+                # Each a job of its own: as inputs of one, an answer could spoil what comes behind it.
                 return list(await asyncio.gather(*[self._judge(program, [read], wanted) for read in inputs]))
             case TaskType.INDUCTION:
                 inputs = await self.reader.expressions(task.inputs[hidden:])

@@ -1,7 +1,7 @@
-"""Fork server: confined once, then one child per job, one job at a time. Run as a script; control socket on fd 0.
+"""Fork server: confined once, then one child per request, one at a time. Run as a script; control socket on fd 0.
 
-Request: frames.REQUEST, then items: marshalled code, marshalled input expressions. Reply: frames.REPORT, then the
-child's bytes, untouched. The first reply, unasked: frames.HELLO, or 255 and why there can be no sandbox.
+Request: frames.REQUEST, then items as executor/runner.py takes them. Reply: frames.REPORT, then the child's bytes,
+untouched. The first reply, unasked: frames.HELLO, or 255 and why there can be no sandbox.
 
 The loop is executor/forkloop.c where it could be built, else `serve` here: the same contract for about a third more
 CPU time, except that a child of `serve` may find remains of earlier jobs in its memory.

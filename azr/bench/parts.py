@@ -28,6 +28,7 @@ class Compiled:
 
     code: bytes
     inputs: tuple[bytes, ...]
+    confined: bool  # whether it may share a child
 
 
 def subshells(count: int) -> list[Reading]:
@@ -45,7 +46,8 @@ async def compiled(cases: Sequence[Case], reader: Reader) -> list[Compiled]:
     for case in cases:
         job = case.several()
         program, inputs = await reader.program(job.program), await reader.expressions(job.inputs)
-        found.append(Compiled(program.payload, tuple([read.payload for read in inputs])))
+        confined = program.confined and all([read.confined for read in inputs])
+        found.append(Compiled(program.payload, tuple([read.payload for read in inputs]), confined))
     return found
 
 
@@ -53,15 +55,18 @@ async def forks(server: Process, programs: Sequence[Compiled], config: ExecutorC
     """One side, without what the checker and this process do. PartFailed if a program has no outcome in it."""
     section = f"fork server + child, fork loop {'in C' if server.native else 'in Python'}"
     loop = asyncio.get_running_loop()
-    empty = [await _cpu_of_a_fork(server, program.code, (), config) for program in programs]
+    empty = [await _cpu_of_a_fork(server, [program.code], 0, config) for program in programs]
     spent, waited, faults = [], [], meter.faults(server.pid or 0)
     for program in programs:
         start = loop.time()
-        spent.append(await _cpu_of_a_fork(server, program.code, program.inputs[:1], config))
+        spent.append(await _cpu_of_a_fork(server, [program.code, program.inputs[0]], 1, config))
         waited.append(loop.time() - start)
     faults = meter.faults(server.pid or 0) - faults
-    several = [await _cpu_of_a_fork(server, program.code, program.inputs * RUNS, config) for program in programs]
-    runs = RUNS * sum(len(program.inputs) for program in programs)
+    several, runs = [], 0
+    for program in programs:
+        inputs = program.inputs * RUNS
+        several.append(await _cpu_of_a_fork(server, [program.code, *inputs], len(inputs), config))
+        runs += len(inputs)
     return [
         Reading(section, "no input, nothing run: CPU, mean", "ms", statistics.mean(empty) * 1e3),
         Reading(section, "1 input: CPU, mean", "ms", statistics.mean(spent) * 1e3),
@@ -72,22 +77,39 @@ async def forks(server: Process, programs: Sequence[Compiled], config: ExecutorC
         Reading(section, "1 input: wall, p99", "ms", percentile(waited, 0.99) * 1e3),
         Reading(section, f"{INPUTS} inputs x {RUNS}: CPU, mean", "ms", statistics.mean(several) * 1e3),
         Reading(section, f"{INPUTS} inputs x {RUNS}: executions", "/s/core", runs / sum(several)),
+        *await _shared(section, server, [program for program in programs if program.confined], config),
     ]
 
 
-async def _cpu_of_a_fork(server: Process, code: bytes, inputs: Sequence[bytes], config: ExecutorConfig) -> float:
-    """Seconds of server and child. What the server does after its reply counts for the next fork."""
-    bound = len(inputs) * (config.output_limit + frames.ITEM.size)
-    limits = round(config.cpu_limit * 1000), round(config.wall_limit * 1000), bound, config.output_limit
-    items = [(frames.OK, code), *[(frames.OK, data) for data in inputs]]
-    before = meter.own_cpu(server.pid or 0)
-    reply = await server.ask(
-        frames.REQUEST.pack(*limits, frames.NO_PROBE) + frames.pack(items), _MARGIN + config.wall_limit
+async def _shared(section: str, server: Process, programs: Sequence[Compiled], config: ExecutorConfig) -> list[Reading]:
+    """Children of several programs, one input each. Nothing, if none of the programs may share a child."""
+    spent = 0.0
+    for place in range(0, len(programs), config.together):
+        group = programs[place : place + config.together]
+        items = [data for program in group for data in (b"", program.code, program.inputs[0])]
+        spent += await _cpu_of_a_fork(server, items, len(group), config)
+    what = f"{config.together} programs of 1 input in a child"
+    return (
+        [
+            Reading(section, f"{what}: CPU per program", "ms", spent / len(programs) * 1e3),
+            Reading(section, f"{what}: executions", "/s/core", len(programs) / spent),
+        ]
+        if programs
+        else []
     )
+
+
+async def _cpu_of_a_fork(server: Process, items: Sequence[bytes], runs: int, config: ExecutorConfig) -> float:
+    """Seconds of server and child. What the server does after its reply counts for the next fork."""
+    bound = runs * (config.output_limit + frames.ITEM.size)
+    limits = round(config.cpu_limit * 1000), round(config.wall_limit * 1000), bound, config.output_limit
+    request = frames.REQUEST.pack(*limits, frames.NO_PROBE) + frames.pack([(frames.OK, data) for data in items])
+    before = meter.own_cpu(server.pid or 0)
+    reply = await server.ask(request, _MARGIN + config.wall_limit)
     seconds = meter.own_cpu(server.pid or 0) - before
     microseconds: int = frames.REPORT.unpack_from(reply)[2]
     answers = frames.unpack(reply[frames.REPORT.size :])
-    if len(answers) != len(inputs) or any(status != frames.OK for status, _ in answers):
+    if len(answers) != runs or any(status != frames.OK for status, _ in answers):
         raise PartFailed(server.name, "a program that had run before did not run", hint="a larger executor.cpu_limit")
     return seconds + microseconds * 1e-6
 

@@ -137,8 +137,9 @@ async def test_fork_servers_and_checker_are_measured_alone(shard: Shard) -> None
     server = shard.sides[0].processes[0]
     programs = await parts.compiled([CASE, replace(CASE, given="5", output="6")], shard.reader)
     assert [len(program.inputs) for program in programs] == [INPUTS, INPUTS]
+    assert all(program.confined for program in programs)
     found = values(await parts.forks(server, programs, CONFIG)) | values(await parts.checker(shard.reader, [CASE]))
-    assert all(value > 0 for value in found.values()) and len(found) == 12
+    assert all(value > 0 for value in found.values()) and len(found) == 14
 
 
 @pytest.mark.asyncio(loop_scope="module")

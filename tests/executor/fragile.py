@@ -17,7 +17,7 @@ match sys.argv[1]:
         frames.receive(0)
     case "dies of two inputs":
         frames.send(0, HELLO)
-        while len(frames.unpack(frames.receive(0)[frames.REQUEST.size :])) == 2:
+        while len(frames.unpack(frames.receive(0)[frames.REQUEST.size :])) < 4:  # the empty item, a program, its input
             frames.send(0, EXITED)
     case "babbles":
         frames.send(0, HELLO)

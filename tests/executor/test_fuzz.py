@@ -96,14 +96,14 @@ def test_any_reply_is_claims_of_the_first_inputs_and_an_end(status: int, ended: 
 @given(bodies, st.integers(0, 4))
 def test_the_reader_takes_one_answer_for_each_text_or_none(body: bytes, asked: int) -> None:
     whole, rest = frames.unpack_whole(body)
-    sound = not rest and len(whole) == asked and all(code < len(frames.STATUSES) for code, _ in whole)
+    sound = not rest and len(whole) == asked and all(code <= frames.CONFINED for code, _ in whole)
     if not sound:
         with pytest.raises(frames.FrameError):
             _decode(body, asked)
         return
     for read, (code, data) in zip(_decode(body, asked), whole, strict=True):
-        assert read.status == frames.STATUSES[code]
-        assert read.ok == (code == frames.OK)
+        assert read.status == (frames.STATUSES[code] if code != frames.CONFINED else "ok")
+        assert read.ok == (code in (frames.OK, frames.CONFINED)) and read.confined == (code == frames.CONFINED)
         assert (read.key + read.payload == data and len(read.key) <= KEY_BYTES) if read.ok else not read.payload
 
 
@@ -134,15 +134,16 @@ def test_any_text_is_a_value_or_refused(text: str) -> None:
 @given(st.sampled_from([frames.PROGRAM, frames.EXPRESSION, frames.VALUE]), texts, st.booleans())
 def test_the_checker_has_an_answer_to_any_text(kind: int, text: str, policy: bool) -> None:
     code, data = checker.answer((kind, text.encode("utf-8", "surrogatepass")), policy)
-    assert code in (frames.OK, frames.SYNTAX, frames.INPUT, frames.POLICY)
-    assert len(data) >= KEY_BYTES if code == frames.OK else data
+    assert code in (frames.OK, frames.CONFINED, frames.SYNTAX, frames.INPUT, frames.POLICY)
+    assert len(data) >= KEY_BYTES if code in (frames.OK, frames.CONFINED) else data
+    assert policy or code != frames.CONFINED
 
 
 @examples(100)
 @given(st.integers(0, 2), st.binary(max_size=30))
 def test_the_checker_has_an_answer_to_any_bytes(kind: int, data: bytes) -> None:
     code, _ = checker.answer((kind, data), True)
-    assert code < len(frames.STATUSES)
+    assert code <= frames.CONFINED
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

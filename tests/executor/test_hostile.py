@@ -176,7 +176,7 @@ TEXTS = {
     "lambdas": ("f = " + "lambda x: " * 1500 + "1", "syntax"),
     "calls": ("def f(x): return " + "f(" * 99 + "x" + ")" * 99, "error"),
     "conditions": ("def f(x): return " + "1 if x else " * 1300 + "2", "syntax"),
-    "elifs": ("def f(x):\n if x: return 1\n" + lines(700, " elif x == N: pass"), "syntax"),
+    "elifs": ("def f(x):\n if x: return 1\n" + lines(700, " elif x == N: pass"), "ok"),
     "decorators": ("\n".join(["@abs"] * 3000) + "\ndef f(x): return x", "error"),
     "indentation": ("\n".join(" " * n + "if 1:" for n in range(101)), "syntax"),
     "tabs": ("def f(x):\n\tif x:\n        return x", "syntax"),

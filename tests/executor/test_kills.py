@@ -127,8 +127,8 @@ def job(n: int) -> tuple[Validate | Verify, Expected]:
         case 1:
             return Validate(f"def f(x):\n    return (x + {n}) // 0", ("3",)), ("error", ())
         case 2 if n % 100 == 2:  # beyond the first slice of CPU time
-            heavy = f"def f(x):\n    return x + sum(range(400000)) + {n}"
-            return Validate(heavy, ("3",)), ("ok", (str(3 + 400000 * 399999 // 2 + n),))
+            heavy = f"def f(x):\n    return x + sum(range(2000000)) + {n}"
+            return Validate(heavy, ("3",)), ("ok", (str(3 + 2000000 * 1999999 // 2 + n),))
         case 2:
             return Validate(f"def f(x):\n    return x +* {n}", ("3",)), ("syntax", ())
         case 3:

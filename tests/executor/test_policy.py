@@ -13,11 +13,13 @@ OK = ("ok", "ok")
 
 
 def status(program: str, *, policy: bool = True) -> str:
-    return frames.STATUSES[checker.answer((frames.PROGRAM, program.encode()), policy)[0]]
+    code, _ = checker.answer((frames.PROGRAM, program.encode()), policy)
+    return "ok" if code == frames.CONFINED else frames.STATUSES[code]
 
 
 def input_status(text: str) -> str:
-    return frames.STATUSES[checker.answer((frames.EXPRESSION, text.encode()), True)[0]]
+    code, _ = checker.answer((frames.EXPRESSION, text.encode()), True)
+    return "ok" if code == frames.CONFINED else frames.STATUSES[code]
 
 
 @pytest.mark.parametrize(
@@ -89,11 +91,13 @@ def test_what_is_not_python_is_syntax(program: str | bytes) -> None:
 
 def test_programs_are_equal_up_to_comments_spacing_and_docstrings() -> None:
     def key(text: str) -> bytes:
-        return checker.program(text, True)[: keys.KEY_BYTES]
+        return checker.program(text, True)[1][: keys.KEY_BYTES]
 
     plain = key("def f(x):\n    return x + 1\n")
     assert plain == key('"""Doc."""\n\n# note\ndef f( x ):\n\n    "doc"\n    return (x+1)  # why')
     assert plain != key("def f(x):\n    return x + 2")
+    assert plain != key("def f(x):\n    'doc'\n    'doc'\n    return x + 2")
+    assert key("def f(x):\n    x\n    return x") != key("def f(x):\n    return x\nx")
     assert key("class A:\n    'only'\ndef f(x): return x") == key("class A: pass\ndef f(x): return x")
 
 
@@ -146,7 +150,7 @@ def test_ordinary_programs_and_inputs_pass(shared: Path) -> None:
 
 def test_literal_inputs_are_known_by_value_and_others_by_text() -> None:
     def key(text: str) -> bytes:
-        return checker.expression(text, True)[: keys.KEY_BYTES]
+        return checker.expression(text, True)[1][: keys.KEY_BYTES]
 
     assert key("1,[2]") == key(" 1, [2,]")
     assert key("a=1, b=2") == key("b=2, a=1")
