@@ -14,23 +14,27 @@ change what the next one in its child sees:
    a dot, with a listed member behind. An imported name has one meaning in the whole program and is no built-in's.
    `type` and `super` are missing, and nothing listed returns a class that it was not given, so there are no classes of
    its own, whose special methods library code would call. `Counter` is a class in Python, whose methods take any object
-   for self: it is only called.
+   for self: it is only called, and named in annotations. There its name, and those of `typing`, meet nothing that is
+   the program's own and could keep them: not even a built-in's name, if the program binds it anywhere.
 3. *None of it runs later.* Without classes there are no finalisers. A generator that is dropped runs nothing, for there
-   is no `finally`, `with` or `except` that could meet GeneratorExit.
+   is no `finally`, `with` or `except` that could meet GeneratorExit. What an `except` names is looked up, whatever it
+   meets, so it is a built-in exception, by a name that the program nowhere binds.
 4. *It does not notice what others used up.* No handler meets MemoryError, so an address space that others have filled
-   ends the child, and the program is run again alone; so does CPU time. Recursion depth starts anew for each.
+   ends the child, and the program is run again alone; so does CPU time. Recursion depth starts anew for each, and no
+   handler tells where it ended.
 
-Caches inside the interpreter (methods, codecs, typing's, abstract classes') are shared and answer alike whoever asks.
-Names of `typing` occur in annotations only, where its objects are made and never looked at. `re` is not listed: its
-cache takes True, 1 and 1.0 for one flag, so that an error can become a match. `decimal` has a context; `enum` and
-`dataclasses` make classes.
+Caches inside the interpreter (methods, codecs, typing's, abstract classes') are shared and answer alike whoever asks,
+a few calls deeper or not. Names of `typing` occur in annotations only, where its objects are made and never looked at.
+`re` is not listed: its cache takes True, 1 and 1.0 for one flag, so that an error can become a match. `decimal` has a
+context; `enum` and `dataclasses` make classes.
 
 An input is confined if it names nothing but built-ins, and no attributes: what a program has bound these names to is
 the program's own, by 2.
 
-Not covered: CPU time and memory (see 4), bugs of the interpreter, and addresses, which show in the text of a function
-and in the order of a set of functions, and are no more repeatable for a program alone. Nothing here keeps anything from
-the machine: that is the sandbox's business, as ever.
+Not covered: CPU time and memory (see 4), bugs of the interpreter, whether a recursion that comes within a few calls of
+its limit fails in one of those caches, and addresses, which show in the text of a function and in the order of a set of
+functions, and are no more repeatable for a program alone. Nothing here keeps anything from the machine: that is the
+sandbox's business, as ever.
 """
 
 from __future__ import annotations
@@ -42,17 +46,20 @@ import math
 import string
 from collections.abc import Iterable, Sequence
 
+CAUGHT = frozenset(  # what a handler may name: no ancestor of MemoryError, GeneratorExit or RecursionError
+    (
+        "ArithmeticError", "AssertionError", "AttributeError", "IndexError", "KeyError", "LookupError", "NameError",
+        "NotImplementedError", "OverflowError", "StopIteration", "TypeError", "UnboundLocalError", "UnicodeDecodeError",
+        "UnicodeEncodeError", "UnicodeError", "ValueError", "ZeroDivisionError",
+    )
+)  # fmt: skip
 BUILTINS = frozenset(
     (
         "abs", "all", "any", "ascii", "bin", "bool", "bytes", "callable", "chr", "complex", "dict",
         "divmod", "enumerate", "filter", "float", "frozenset", "hex", "int", "isinstance", "issubclass", "iter",
         "len", "list", "map", "max", "min", "next", "oct", "ord", "pow", "range", "repr", "reversed", "round", "set",
-        "slice", "sorted", "str", "sum", "tuple", "zip", "Ellipsis", "NotImplemented",
-        # No ancestor of MemoryError or GeneratorExit
-        "ArithmeticError", "AssertionError", "AttributeError", "IndexError", "KeyError", "LookupError", "NameError",
-        "NotImplementedError", "OverflowError", "RecursionError", "RuntimeError", "StopIteration", "TypeError",
-        "UnboundLocalError", "UnicodeDecodeError", "UnicodeEncodeError", "UnicodeError", "ValueError",
-        "ZeroDivisionError",
+        "slice", "sorted", "str", "sum", "tuple", "zip", "Ellipsis", "NotImplemented", "RecursionError", "RuntimeError",
+        *CAUGHT,
     )
 )  # fmt: skip
 MEMBERS = {
@@ -106,12 +113,17 @@ _INPUT: frozenset[type[ast.AST]] = frozenset(
 _ANYWHERE = _INPUT - {ast.Expression, ast.Name} | {
     ast.Module, ast.Return, ast.Delete, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.While, ast.If, ast.Raise,
     ast.Assert, ast.Expr, ast.Pass, ast.Break, ast.Continue, ast.NamedExpr, ast.Lambda, ast.ListComp, ast.SetComp,
-    ast.DictComp, ast.GeneratorExp, ast.comprehension, ast.arguments, ast.Yield, ast.YieldFrom, ast.Store, ast.Del,
+    ast.DictComp, ast.GeneratorExp, ast.arguments, ast.Yield, ast.YieldFrom, ast.Store, ast.Del,
 }  # fmt: skip
 _HINT: frozenset[type[ast.AST]] = frozenset(
     (ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Constant, ast.BinOp, ast.BitOr, ast.Load)
 )
-_TELLING = frozenset((ast.Call, ast.Attribute, ast.arg, ast.AnnAssign, ast.FunctionDef, ast.Import, ast.ImportFrom))
+_TELLING = frozenset(
+    (
+        ast.Call, ast.Attribute, ast.arg, ast.AnnAssign, ast.FunctionDef, ast.ExceptHandler, ast.Import,
+        ast.ImportFrom,
+    )
+)  # fmt: skip
 _EVERY_BUILTIN = frozenset(vars(builtins))
 
 
@@ -122,36 +134,49 @@ def expression(nodes: Iterable[ast.AST]) -> bool:
 
 def program(nodes: Sequence[ast.AST]) -> bool:
     """Whether a program is confined; `nodes`: all of its tree."""
-    scope = _Scope([node for node in nodes if type(node) in _TELLING])
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    scope = _Scope([node for node in nodes if type(node) in _TELLING], stored)
     return scope.sound and all([scope.allows(node) for node in nodes if type(node) not in _ANYWHERE])
 
 
 class _Scope:
-    """What the names of one program stand for: a name that is imported anywhere counts as imported everywhere."""
+    """What the names of one program stand for, whatever the scope: a name that is imported anywhere counts as imported
+    everywhere and is bound in no other way, one that is bound anywhere is no built-in's where that matters."""
 
-    def __init__(self, nodes: Sequence[ast.AST]) -> None:
-        """`nodes`: those of the types in _TELLING."""
+    def __init__(self, nodes: Sequence[ast.AST], stored: Iterable[str]) -> None:
+        """`nodes`: those of the types in _TELLING. `stored`: names that are assigned to or deleted."""
         self._imported: dict[str, tuple[str, str]] = {}  # module and member, empty for the module itself
         ambiguous: set[str] = set()
+        bound = set(stored)  # in any way but by an import
         called: list[ast.AST] = []
         dotted: list[ast.AST] = []
         hints: list[ast.AST] = []
+        caught: list[ast.AST] = []
         for node in nodes:
             match node:
                 case ast.Call(func=func):
                     called.append(func)
                 case ast.Attribute(value=ast.Name() as base):
                     dotted.append(base)
-                case ast.arg(annotation=ast.AST() as hint) | ast.AnnAssign(annotation=hint):
+                case ast.arg(arg=name, annotation=hint) | ast.FunctionDef(name=name, returns=hint):
+                    bound.add(name)
+                    hints += ast.walk(hint) if hint else ()
+                case ast.AnnAssign(annotation=hint):
                     hints += ast.walk(hint)
-                case ast.FunctionDef(returns=ast.AST() as hint):
-                    hints += ast.walk(hint)
+                case ast.ExceptHandler(type=ast.AST() as kind, name=name):
+                    bound.add(name or "")
+                    caught += kind.elts if isinstance(kind, ast.Tuple) else [kind]
                 case ast.Import(names=names):
                     ambiguous |= self._bind({alias.asname or alias.name: (alias.name, "") for alias in names})
                 case ast.ImportFrom(module=str() as module, names=names):
                     ambiguous |= self._bind({alias.asname or alias.name: (module, alias.name) for alias in names})
         self._called, self._dotted, self._hints = [frozenset(map(id, found)) for found in (called, dotted, hints)]
-        self.sound = not ambiguous and all([type(hint) in _HINT for hint in hints])
+        self.sound = (
+            not ambiguous
+            and bound.isdisjoint(self._imported)
+            and all([type(hint) in _HINT and getattr(hint, "id", "") not in bound for hint in hints])
+            and all([isinstance(kind, ast.Name) and kind.id in CAUGHT - bound for kind in caught])
+        )
 
     def _bind(self, names: dict[str, tuple[str, str]]) -> set[str]:
         """Those that already stand for something else."""
@@ -174,7 +199,7 @@ class _Scope:
                 return attribute in ATTRIBUTES and not hint
             case ast.FunctionDef(name=name) | ast.arg(arg=name):
                 return name in BUILTINS or _is_own(name)
-            case ast.Try(finalbody=[]):
+            case ast.Try(finalbody=[]) | ast.comprehension(is_async=0):
                 return True
             case ast.ExceptHandler(type=ast.AST(), name=name):
                 return name is None or name in BUILTINS or _is_own(name)

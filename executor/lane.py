@@ -5,17 +5,21 @@ the next confined ones, up to a number. Nobody waits for company. Within a child
 contents, on one side of a shard upwards, on the other downwards: of two that meet on both sides, each is once first.
 
 A child's death is blamed on an input only if that was its first. Of a shared child that ran out of time or memory,
-what it had told counts, the job it was at goes on alone, the others in another child. Any other end, and any that a
-fork server shares, says that something is not as it should be: nothing of it counts and each job runs again alone. A
-job that is present at two deaths of fork servers without company is poison.
+what it had told counts, the job it was at goes on alone, the others in another child, or alone if that befell them
+before. Any other end, and any that a fork server shares, says that something is not as it should be: nothing of it
+counts and each job runs again alone. A job that is present at two deaths of fork servers without company is poison.
+Jobs that run again wait where they stood, so whatever comes later, company holds up none of them more than twice.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+from bisect import insort
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from common.types import Status
 from executor import claims, frames
@@ -47,10 +51,12 @@ class Job:
 class _Turn:
     """A job's stay in the lane."""
 
+    number: int  # counted as they come
     job: Job
     inputs: Sequence[bytes]  # in the order in which they are run
     done: asyncio.Future[list[Claim]]
     alone: bool
+    held_up: bool = False  # by company that used up its child
     width: int = _WIDTH
     found: list[Claim] = field(default_factory=list)
 
@@ -82,6 +88,7 @@ class Lane:
         self._last, self._together, self._backwards = last, together, backwards
         self._waiting: deque[_Turn] = deque()
         self._children: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count()
         self._jobs = 0  # that wait or run
         self._sending = False
 
@@ -96,7 +103,8 @@ class Lane:
 
         SandboxUnavailable if a fork server cannot be had again; PartFailed when it is closed.
         """
-        turn = _Turn(job, inputs, asyncio.get_running_loop().create_future(), alone=not job.confined)
+        done: asyncio.Future[list[Claim]] = asyncio.get_running_loop().create_future()
+        turn = _Turn(next(self._numbers), job, inputs, done, alone=not job.confined)
         self._waiting.append(turn)
         self._send_soon()
         self._jobs += 1
@@ -142,6 +150,7 @@ class Lane:
         batches = [turn.rest[: turn.width] for turn in turns]
         try:
             reply = await self.process.ask(self._request(turns, batches), self._wall_limit + _MARGIN)
+            again = self._told(turns, batches, reply)
         except Died:
             again = self._present_at_a_death(turns)
         except Exception as error:  # noqa: BLE001 - whoever waits must see it
@@ -149,9 +158,8 @@ class Lane:
                 if not turn.done.done():
                     turn.done.set_exception(error)
             return
-        else:
-            again = self._told(turns, batches, reply)
-        self._waiting.extendleft(reversed(again))
+        for turn in again:
+            insort(self._waiting, turn, key=attrgetter("number"))
 
     def _request(self, turns: Sequence[_Turn], batches: Sequence[Sequence[bytes]]) -> bytes:
         bound = (self._output_limit + frames.ITEM.size) * sum(map(len, batches)) + _MORE
@@ -193,7 +201,9 @@ class Lane:
             elif len(mine) < len(batch) and place == 0:
                 again += self._cut_short(turn, batch, death, silent=not mine)
             else:
-                turn.alone |= len(mine) < len(batch) and not over  # it may have paid for those before it
+                if len(mine) < len(batch):  # the first such may have paid for those before it
+                    turn.alone |= turn.held_up or not over
+                    turn.held_up = True
                 again.append(turn)
             over |= len(mine) < len(batch)
         return again

@@ -76,7 +76,7 @@ def prepare() -> None:
 def run(items: Sequence[bytes], descriptor: int, output_limit: int) -> None:
     """Run marshalled code, the first of `items`, on each of the marshalled input expressions behind it; or several
     confined programs, each with its inputs, an empty item before each program."""
-    shared = not items[0]
+    shared, first = not items[0], True
     code: Any = None
     for item in items:
         try:
@@ -87,7 +87,8 @@ def run(items: Sequence[bytes], descriptor: int, output_limit: int) -> None:
                 code = marshal.loads(item)
                 continue
             space = {"__builtins__": _CONFINED, "__name__": "program"} if shared else _fresh()
-            status, data = _call(code, marshal.loads(item), space, output_limit)
+            status, data = _call(code, marshal.loads(item), space, output_limit, first)
+            first = False
             reply = status.to_bytes(1, "little") + len(data).to_bytes(4, "little") + data  # as frames.pack, cheaper
             if shared:
                 space.clear()  # else functions and the globals they hold would keep each other
@@ -106,14 +107,16 @@ def _space() -> dict[str, Any]:
     return {"__builtins__": _BUILTINS.copy(), "__name__": "program"}
 
 
-def _call(code: Any, expression: Any, space: dict[str, Any], output_limit: int) -> frames.Item:
-    """One input: its arguments first, so that their failure is theirs; then the program."""
+def _call(code: Any, expression: Any, space: dict[str, Any], output_limit: int, first: bool) -> frames.Item:
+    """One input, the `first` of its child or not: its arguments, so that their failure is theirs; then the program."""
     try:
         exec(code, space)  # noqa: S102 - running it is this process's only purpose
         try:
             space[policy.ARGUMENTS] = _arguments
             arguments, named = eval(expression, space)  # noqa: S307 - likewise
-        except BaseException as error:  # noqa: BLE001 - a program may raise anything
+        except BaseException as error:  # a program may raise anything
+            if isinstance(error, MemoryError) and not first:
+                raise  # others may have used it up
             return frames.INPUT, _name(error)
         result = space[policy.ENTRY](*arguments, **named)
         try:
@@ -127,7 +130,7 @@ def _call(code: Any, expression: Any, space: dict[str, Any], output_limit: int) 
         raise
     except SystemExit:
         return frames.EXIT, b""
-    except BaseException as error:  # noqa: BLE001 - likewise
+    except BaseException as error:  # noqa: BLE001 - a program may raise anything
         return frames.ERROR, _name(error)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
+import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -159,6 +161,28 @@ async def test_the_first_of_a_child_that_runs_out_of_time_goes_to_the_next_lane(
     assert await run(lane(server), A, B) == [[], *right(B)]
     slow = Scripted(lambda _: reply(status=signal.SIGPROF))
     assert await run(lane(slow, together=1, last=True), A) == [[Claim("timeout_cpu")]]
+
+
+async def test_company_holds_nobody_up_more_than_twice() -> None:
+    def stops_at_a_loop(programs: list[Program]) -> bytes:
+        done = list(itertools.takewhile(lambda program: program[0] < b"l", programs))
+        return reply(*truth(done), status=0 if len(done) == len(programs) else signal.SIGPROF)
+
+    server = Scripted(*[stops_at_a_loop] * 99)
+    at = lane(server, backwards=True)
+    loops = [job(b"l%02d" % n) for n in range(40)]
+    first, *others = [asyncio.create_task(at.claims(each, each.inputs)) for each in (A, *loops)]
+    assert [await first] == right(A)
+    assert sum(b"a" in dict(child) for child in server.children) == 3 and len(server.children) < 10
+    assert await asyncio.gather(*others) == [[]] * len(loops)
+
+
+async def test_a_reply_that_is_none_is_an_error_of_all_who_wait_for_it() -> None:
+    at = lane(Scripted(lambda _: b""))
+    async with asyncio.timeout(60):
+        failures = await asyncio.gather(*[at.claims(each, each.inputs) for each in (A, B)], return_exceptions=True)
+    assert [type(failure) for failure in failures] == [struct.error] * 2
+    assert at.load == 0 and await run(at, A) == right(A)
 
 
 @pytest.mark.parametrize(

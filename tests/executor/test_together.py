@@ -34,7 +34,7 @@ SHARING = {
         ("2",),
     ),
     "shadows": ("def len(x): return 42\nmax = min\ndef f(x): return len(x), max(x)", ("[1, 2]",)),
-    "depth": ("def f(x):\n    try: return 1 + f(x)\n    except RecursionError: return 0", ("1",)),
+    "depth": ("def f(x): return 1 + f(x)", ("1",)),
     "generator left open": (
         "def g():\n    while True: yield 1\ndef f(x):\n    y = [g()]\n    y.append(y)\n    return next(y[0])",
         ("0",),
@@ -53,10 +53,12 @@ SHARING = {
         "def f(x):\n    y = []\n    y.append(y)\n    while len(y) < x: y.append(bytes(10**7))\n    return len(y)",
         ("4", "8"),
     ),
+    "memory for an input": ("def f(x): return len(x)", ("bytes(6 * 10**7)",)),
     "deep": ("def f(x):\n    y = []\n    for _ in range(10**4): y = [y]\n    return 1", ("1",)),
 }  # fmt: skip
 # Not confined: what these do to their process must be nobody else's business.
 ALONE = {
+    "depth caught": ("def f(x):\n    try: return 1 + f(x)\n    except RecursionError: return 0", ("1",)),
     "module": ("import math\ndef f(x):\n    math.sqrt = math.n = lambda v: 42\n    return math.sqrt(x)", ("4",)),
     "read module": ("import math\ndef f(x): return math.sqrt(x), hasattr(math, 'n')", ("4",)),
     "builtins": ("import enum\ndef f(x):\n    enum.sys.modules['builtins'].len = 1\n    return len", ("1",)),
@@ -116,6 +118,19 @@ async def test_company_changes_no_outcome(sharing: Shard, alone: dict[str, tuple
     assert [(name, said(reply)) for name, reply in zip(names, replies, strict=True)] == [
         (name, alone[name]) for name in names
     ]
+
+
+async def test_memory_that_company_holds_fails_no_input(sharing: Shard) -> None:
+    hog = "def f(x):\n    y = [bytes(5 * 10**7)]\n    y.append(y)\n    return 1"
+    short = "def f(x): return len(x)"
+    long = short + "\na = b = c = d = e = 1" * 9  # one of the two is behind the first, on each side
+    programs = [await sharing.reader.program(text) for text in (hog, short, long)]
+    hogs, other = await sharing.reader.expressions(["1", "bytes(6 * 10**7)"])
+    assert programs[1].payload < programs[0].payload < programs[2].payload
+    for side in sharing.sides:
+        jobs = zip(programs, (hogs, other, other), strict=True)
+        found = await asyncio.gather(*[side.run(program, [given]) for program, given in jobs])
+        assert [outcome.text for (outcome,) in found] == ["1", "60000000", "60000000"]
 
 
 @pytest.mark.parametrize("seed", range(3))
