@@ -82,21 +82,28 @@ async def forks(server: Process, programs: Sequence[Compiled], config: ExecutorC
 
 
 async def _shared(section: str, server: Process, programs: Sequence[Compiled], config: ExecutorConfig) -> list[Reading]:
-    """Children of several programs, one input each. Nothing, if none of the programs may share a child."""
-    spent = 0.0
+    """Children of several programs. Nothing, if none of the programs may share a child."""
+    if not programs:
+        return []
+    one = [Compiled(program.code, program.inputs[:1], True) for program in programs]
+    several = [Compiled(program.code, program.inputs * RUNS, True) for program in programs]
+    what = f"{config.together} programs in a child"
+    spent, runs = await _cpu_of_company(server, one, config)
+    found = [Reading(section, f"{what}, 1 input: CPU per program", "ms", spent / runs * 1e3)]
+    spent, runs = await _cpu_of_company(server, several, config)
+    return [*found, Reading(section, f"{what}, {INPUTS} inputs x {RUNS}: executions", "/s/core", runs / spent)]
+
+
+async def _cpu_of_company(server: Process, programs: Sequence[Compiled], config: ExecutorConfig) -> tuple[float, int]:
+    """(seconds, executions)."""
+    seconds, executions = 0.0, 0
     for place in range(0, len(programs), config.together):
         group = programs[place : place + config.together]
-        items = [data for program in group for data in (b"", program.code, program.inputs[0])]
-        spent += await _cpu_of_a_fork(server, items, len(group), config)
-    what = f"{config.together} programs of 1 input in a child"
-    return (
-        [
-            Reading(section, f"{what}: CPU per program", "ms", spent / len(programs) * 1e3),
-            Reading(section, f"{what}: executions", "/s/core", len(programs) / spent),
-        ]
-        if programs
-        else []
-    )
+        runs = sum(len(program.inputs) for program in group)
+        items = [data for program in group for data in (b"", program.code, *program.inputs)]
+        seconds += await _cpu_of_a_fork(server, items, runs, config)
+        executions += runs
+    return seconds, executions
 
 
 async def _cpu_of_a_fork(server: Process, items: Sequence[bytes], runs: int, config: ExecutorConfig) -> float:
