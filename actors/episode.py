@@ -12,6 +12,7 @@ Answers are judged on sampled tokens only; nothing is tokenised twice.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -62,7 +63,8 @@ class _Lost(Exception):
 
 async def run_episode(lease: Lease, parts: Parts) -> Group:
     """The group of `lease`. Failure of a part shows as `Group.failure`; a dead engine raises PartFailed."""
-    return watched(await _play(lease, parts), parts.codec.decode)
+    group = dataclasses.replace(await _play(lease, parts), references=tuple(task.key for task in lease.references))
+    return watched(group, parts.codec.decode)
 
 
 async def _play(lease: Lease, parts: Parts) -> Group:

@@ -177,6 +177,7 @@ class Group:
     solve_rate: float | None = None  # mean `correct` over the n answers, if a task was solved
     failure: str = ""
     flags: tuple[Flag, ...] = ()
+    references: tuple[str, ...] = ()  # keys of the tasks that the proposer was shown
 
     @property
     def oldest_version(self) -> int | None:

@@ -10,10 +10,14 @@ A term is min(coefficient · x, limit) with x one of
     output_diversity  the same, mean over its outputs
 
 and counts only where learnability is above 0. The paper found no gain from any of them, plain sum the most stable.
-Hierarchical diversity is the mean of 1 − p(type) and 1 − p(value within its type).
+Hierarchical diversity is the mean of 1 − p(type) and 1 − p(value within its type). The first three are about a program,
+so an induction proposal, whose program was given, has none of them.
 
-Invariants: a pure function of the proposal and of the counts before its batch, so a replayed batch is paid the same.
-Not guaranteed: figures of programs beyond the limits of `learner/program.py`, whose terms are 0.
+Invariants: a pure function of the proposal, its references and the counts before its batch, so a replayed batch is paid
+the same. Nothing is run; while a term is on, the texts of valid tasks are parsed in the intake, which the executor's
+checker has parsed before. What measures programs is handed in where one of their terms is on, and its libraries are
+loaded nowhere else. Not guaranteed: figures of programs beyond the limits of `learner/program.py`, whose terms are left
+out.
 """
 
 from __future__ import annotations
@@ -22,12 +26,41 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import TYPE_CHECKING, Protocol
 
 from common.config import IntrinsicConfig
 from common.types import Task, TaskType
 from learner.literals import argument_types
 
-TERMS = ("complexity", "halstead", "edit_distance", "answer_diversity", "input_diversity", "output_diversity")
+if TYPE_CHECKING:
+    from learner.program import Program
+
+_OF_PROGRAM = ("complexity", "halstead", "edit_distance")
+_DIVERSITY = ("answer_diversity", "input_diversity", "output_diversity")
+TERMS = (*_OF_PROGRAM, *_DIVERSITY)
+
+
+class Programs(Protocol):
+    """What `learner/program.py` knows of programs; the module itself is one."""
+
+    def measure(self, source: str) -> Program | None: ...
+
+    def distance(self, one: Program, other: Program) -> float: ...
+
+
+def pays(config: IntrinsicConfig) -> bool:
+    """Whether any term is on."""
+    return any(getattr(config, name) for name in TERMS)
+
+
+def measures(config: IntrinsicConfig) -> bool:
+    """Whether a term is on that needs figures of programs."""
+    return any(getattr(config, name) for name in _OF_PROGRAM)
+
+
+def counts(config: IntrinsicConfig) -> bool:
+    """Whether a term is on that needs to know what was seen."""
+    return any(getattr(config, name) for name in _DIVERSITY)
 
 
 @dataclass(slots=True)
@@ -58,18 +91,24 @@ class Seen:
         return (by_type + (1.0 - value / of_type if of_type else 1.0)) / 2
 
 
-def terms(task: Task, references: Sequence[Task], seen: Seen, config: IntrinsicConfig) -> dict[str, float]:
-    """The terms that are switched on and apply to the type of `task`, by name."""
-    measured = _of_program(task, references)
-    diverse = {
-        what: seen.surprise(what, texts, hierarchical=config.hierarchical) for what, texts in _asked(task).items()
-    }
-    found = measured | diverse
-    return {
-        name: min(getattr(config, name) * found[name], config.limit)
-        for name in TERMS
-        if getattr(config, name) and name in found
-    }
+def terms(
+    task: Task, references: Sequence[Task], seen: Seen, config: IntrinsicConfig, programs: Programs | None = None
+) -> dict[str, float]:
+    """The terms that are switched on and apply to the type of `task`, by name.
+
+    ValueError without `programs` where one of the first three is on.
+    """
+    on = [name for name in TERMS if getattr(config, name)]
+    found: dict[str, float] = {}
+    if measures(config):
+        if programs is None:
+            raise ValueError(f"nothing measures programs, which intrinsic.{on[0]} asks for")
+        if task.type is not TaskType.INDUCTION:
+            found |= _of_program(task, references, programs)
+    for what, texts in _asked(task).items():
+        if what in on:
+            found[what] = seen.surprise(what, texts, hierarchical=config.hierarchical)
+    return {name: min(getattr(config, name) * found[name], config.limit) for name in on if name in found}
 
 
 def combined(learnability: float, found: Mapping[str, float], method: str) -> float:
@@ -92,10 +131,8 @@ def combined(learnability: float, found: Mapping[str, float], method: str) -> fl
     raise ValueError(f"no such combination: {method}")
 
 
-def _of_program(task: Task, references: Sequence[Task]) -> dict[str, float]:
-    from learner.program import distance, measure  # their libraries are loaded only where these terms are on
-
-    program = measure(task.program)
+def _of_program(task: Task, references: Sequence[Task], programs: Programs) -> dict[str, float]:
+    program = programs.measure(task.program)
     if program is None:
         return {}
     found = {
@@ -104,9 +141,9 @@ def _of_program(task: Task, references: Sequence[Task]) -> dict[str, float]:
         + 0.3 * min(program.cyclomatic / 10, 1.0)
         + 0.2 * min(program.volume / 500, 1.0),
     }
-    others = [measured for measured in (measure(reference.program) for reference in references) if measured]
+    others = [measured for measured in (programs.measure(reference.program) for reference in references) if measured]
     if others:
-        found["edit_distance"] = sum(distance(program, other) for other in others) / len(others)
+        found["edit_distance"] = sum(programs.distance(program, other) for other in others) / len(others)
     return found
 
 
@@ -125,9 +162,11 @@ def _type(text: str) -> str:
     return ",".join(argument_types(text))
 
 
-def fold(tasks: Iterable[Task]) -> dict[TaskType, Seen]:
-    """Counts per task type."""
+def fold(tasks: Iterable[Task], before: Mapping[TaskType, Seen] | None = None) -> dict[TaskType, Seen]:
+    """Counts per task type; on top of `before`, which stays as it is."""
     found = {task_type: Seen() for task_type in TaskType}
+    for task_type, seen in (before or {}).items():
+        found[task_type] = Seen(seen.values.copy(), seen.types.copy(), seen.totals.copy())
     for task in tasks:
         found[task.type].add(task)
     return found

@@ -17,11 +17,12 @@ import json
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from common.config import Config
 from common.types import Group, Status, Task, TaskType
+from learner import intrinsic
 from learner.pools import Pool, references
 
 _SCHEMA = """
@@ -29,9 +30,11 @@ CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY, version INTEGER NOT NULL, event TEXT NOT NULL, key TEXT NOT NULL,
     lease INTEGER, type TEXT NOT NULL, solve_rate REAL, task TEXT);
 CREATE INDEX IF NOT EXISTS events_by_version ON events(version);
+CREATE INDEX IF NOT EXISTS events_by_key ON events(key);
 """
 _INSERT = "INSERT INTO events (version, event, key, lease, type, solve_rate, task) VALUES (?,?,?,?,?,?,?)"
 _ADDED = "SELECT version, task FROM events WHERE event = 'added' ORDER BY seq"
+_FIND = "SELECT task FROM events WHERE key = ? AND event = 'added'"
 _SEEDED = "version = 0 AND lease IS NOT NULL"
 _Row = tuple[int, str, str, int | None, str, float | None, str | None]
 
@@ -138,6 +141,25 @@ class TaskBook:
                 return solve_rate is None or 0.0 < solve_rate < 1.0
         return True
 
+    def entering(self, batches: Iterable[Iterable[Group]]) -> dict[str, Task]:
+        """What batches on their way into the book will add to it, by key, in the order in which they come."""
+        found: dict[str, Task] = {}
+        for group in (group for batch in batches for group in batch):
+            task = group.proposal
+            if task is not None and task.key not in self._keys and self.admits(group.solve_rate):
+                found.setdefault(task.key, task)
+        return found
+
+    def find(self, key: str) -> Task | None:
+        """The task that entered under `key`, also if a limited pool has let go of it."""
+        row = self._db.execute(_FIND, (key,)).fetchone()
+        return task_from_json(row[0]) if row is not None else None
+
+    @property
+    def seen(self) -> Mapping[TaskType, intrinsic.Seen]:
+        """Counts of everything that ever entered; empty unless an intrinsic term of diversity is on."""
+        return self._seen
+
     # -- drawing -------------------------------------------------------------------------------------------------
 
     def references(self, rng: random.Random, task_type: TaskType, count: int) -> tuple[Task, ...]:
@@ -188,6 +210,7 @@ class TaskBook:
         self._pools = {kind: Pool(limit, seed) for kind in TaskType}
         self._keys: set[str] = set()
         self._names: set[str] = set()
+        self._seen = intrinsic.fold(())
         for version, text in self._db.execute(_ADDED):
             self._enter(version, task_from_json(text))
 
@@ -195,6 +218,8 @@ class TaskBook:
         self._keys.add(task.key)
         self._names.add(self.name(task.type, task.key, task.program_key))
         self._pools[task.type].add(version, task)
+        if intrinsic.counts(self._config.intrinsic):
+            self._seen[task.type].add(task)
 
     def _write(self, rows: Sequence[_Row]) -> None:
         self._db.execute("BEGIN")

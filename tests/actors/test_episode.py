@@ -232,6 +232,7 @@ async def test_a_proposal_of_inputs_for_a_reference() -> None:
     lease = proposing(1, TaskType.INDUCTION)
     group = await run(lease, engine, executor)
     assert executor.validated == [Validate(lease.references[0].program, ("5", "6"))]
+    assert group.references == tuple(task.key for task in lease.references) != ()
     assert group.proposal is not None and group.proposal.shown == 1
     assert CODEC.decode(group.prompts[1]) == "solve induction\n5->f(5)\n"
     assert {s.stream for s in group.samples[1:]} == {Kind.SOLVE_INDUCTION}

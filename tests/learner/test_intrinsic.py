@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from common.config import IntrinsicConfig
 from common.types import Task, TaskType
-from learner.intrinsic import TERMS, Seen, combined, fold, terms
+from learner import program as programs
+from learner.intrinsic import TERMS, Seen, combined, counts, fold, measures, pays, terms
 from learner.program import measure
 
 SHORT = "def f(a):\n return a"
@@ -25,31 +26,55 @@ INDUCTION = Task(TaskType.INDUCTION, SHORT, ("1", "2", "'x'"), ("1", "2", "'x'")
 
 def test_all_terms_are_off_by_default() -> None:
     assert terms(deduction(BRANCHING), [deduction()], Seen(), IntrinsicConfig()) == {}
+    assert not pays(IntrinsicConfig()) and not counts(IntrinsicConfig())
+
+
+@pytest.mark.parametrize("name", TERMS)
+def test_each_term_is_a_setting_and_needs_counts_or_figures(name: str) -> None:
+    config = replace(IntrinsicConfig(), **{name: 0.1})  # type: ignore[arg-type]
+    assert pays(config)
+    assert counts(config) is name.endswith("diversity")
+    assert measures(config) is not counts(config)
+    if measures(config):
+        with pytest.raises(ValueError, match=f"nothing measures programs, which intrinsic.{name}"):
+            terms(deduction(), [], Seen(), config)
+
+
+def test_a_program_that_was_given_pays_nothing() -> None:
+    config = IntrinsicConfig(complexity=1.0, halstead=1.0, edit_distance=1.0)
+    assert terms(replace(INDUCTION, program=BRANCHING), [deduction()], Seen(), config, programs) == {}
+
+
+def test_counts_on_top_of_others_leave_them_alone() -> None:
+    before = fold([deduction(output="1")])
+    after = fold([deduction(output="1"), deduction(output="2")], before)
+    assert before == fold([deduction(output="1")])
+    assert after == fold([deduction(output=text) for text in "112"])
 
 
 def test_complexity_is_a_share_of_15_and_capped() -> None:
     program = measure(BRANCHING)
     assert program is not None and program.cognitive == 6  # if 1, for inside 2, if inside 3
-    assert terms(deduction(BRANCHING), [], Seen(), IntrinsicConfig(complexity=1.0)) == {"complexity": 6 / 15}
-    assert terms(deduction(BRANCHING), [], Seen(), IntrinsicConfig(complexity=9.0)) == {"complexity": 0.5}
+    assert terms(deduction(BRANCHING), [], Seen(), IntrinsicConfig(complexity=1.0), programs) == {"complexity": 6 / 15}
+    assert terms(deduction(BRANCHING), [], Seen(), IntrinsicConfig(complexity=9.0), programs) == {"complexity": 0.5}
 
 
 def test_halstead_sums_three_capped_shares() -> None:
     program = measure(BRANCHING)
     assert program is not None
     expected = 0.5 * program.effort / 1e4 + 0.3 * program.cyclomatic / 10 + 0.2 * program.volume / 500
-    found = terms(deduction(BRANCHING), [], Seen(), IntrinsicConfig(halstead=1.0))
+    found = terms(deduction(BRANCHING), [], Seen(), IntrinsicConfig(halstead=1.0), programs)
     assert found == {"halstead": pytest.approx(expected)} and program.cyclomatic == 4
 
 
 def test_distance_is_the_mean_over_references() -> None:
     config = IntrinsicConfig(edit_distance=1.0, limit=1.0)
-    assert terms(deduction(), [deduction()], Seen(), config) == {"edit_distance": 0.0}
-    alone = terms(deduction(), [deduction(BRANCHING)], Seen(), config)["edit_distance"]
+    assert terms(deduction(), [deduction()], Seen(), config, programs) == {"edit_distance": 0.0}
+    alone = terms(deduction(), [deduction(BRANCHING)], Seen(), config, programs)["edit_distance"]
     assert 0 < alone < 1
-    both = terms(deduction(), [deduction(BRANCHING), deduction()], Seen(), config)["edit_distance"]
+    both = terms(deduction(), [deduction(BRANCHING), deduction()], Seen(), config, programs)["edit_distance"]
     assert both == pytest.approx(alone / 2)
-    assert terms(deduction(), [], Seen(), config) == {}
+    assert terms(deduction(), [], Seen(), config, programs) == {}
 
 
 def test_diversity_is_the_surprise_at_the_answer() -> None:
@@ -97,4 +122,4 @@ def test_what_is_not_learnable_earns_nothing_more(rate: float, found: dict[str, 
 
 def test_a_program_that_cannot_be_measured_has_no_terms_of_its_own() -> None:
     config = IntrinsicConfig(complexity=1.0, answer_diversity=1.0)
-    assert terms(deduction("def f(:"), [], Seen(), config) == {"answer_diversity": 0.5}
+    assert terms(deduction("def f(:"), [], Seen(), config, programs) == {"answer_diversity": 0.5}

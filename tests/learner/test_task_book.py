@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.config import AlgorithmConfig, Config, EnvironmentConfig
+from common.config import AlgorithmConfig, Config, EnvironmentConfig, IntrinsicConfig
 from common.types import Kind, Status, Task, TaskType
+from learner.intrinsic import fold
 from learner.task_book import SURPLUS, Seed, TaskBook, task_from_json, task_to_json
 from tests.fakes.groups import a_group, a_task
 
@@ -56,6 +57,42 @@ def test_only_valid_proposals_of_a_batch_enter(path: Path) -> None:
     assert names(book) == {"seed", "new"}
     assert said(book, a_task("new")) == "known"
     assert said(book, a_task("unseen")) == "ok"
+
+
+def test_what_is_on_its_way_is_what_will_be_added(path: Path) -> None:
+    book = TaskBook(path, SEEDS, a_config(admit="unsolved"))
+    proposals = [("seed", 0.5), ("new", 1.0), ("new", 0.5), ("late", 0.0)]
+    first, second = (
+        [a_group(i, Kind.PROPOSE_DEDUCTION, proposal=a_task(n), solve_rate=r) for i, (n, r) in enumerate(part)]
+        for part in (proposals, [("late", 0.5), ("last", 0.5)])
+    )
+    entering = book.entering([first, second])
+    assert list(entering) == ["deduction:new", "deduction:late", "deduction:last"]
+    assert (book.add_batch(1, first), book.add_batch(2, second)) == (2, 1)
+    assert names(book) == {"seed", "new", "late", "last"} and book.entering([first, second]) == {}
+
+
+def test_a_task_is_found_by_its_key_whatever_a_pool_has_let_go_of(path: Path) -> None:
+    book = TaskBook(path, SEEDS, a_config(limit=1))
+    book.add(1, [(i, a_task(f"{i}"), 0.5) for i in range(5)])
+    assert [book.find(a_task(f"{i}").key) for i in range(5)] == [a_task(f"{i}") for i in range(5)]
+    assert book.find("no such key") is None
+    book.rewind(0)
+    assert book.find(a_task("0").key) is None and book.find(SEEDS[0].key) == SEEDS[0]
+
+
+def test_values_are_counted_only_where_a_term_of_diversity_wants_it(path: Path) -> None:
+    found = [(i, a_task(f"{i}"), 0.5) for i in range(3)]
+    for settings, counted in (
+        (IntrinsicConfig(halstead=1.0), []),
+        (IntrinsicConfig(input_diversity=1.0), [*SEEDS, a_task("0"), a_task("1"), a_task("2")]),
+    ):
+        book = TaskBook(Path(":memory:"), SEEDS, Config(intrinsic=settings))
+        book.add(1, found[:2])
+        book.add(2, found)
+        assert book.seen == fold(counted)
+        book.rewind(1)
+        assert book.seen == fold(counted[:-1])
 
 
 def test_it_survives_its_process(path: Path) -> None:
