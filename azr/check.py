@@ -8,13 +8,14 @@ Not examined: the machines of such a cluster, and whether vLLM knows the model's
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr import gpus, model_check
+from azr import base, gpus, model_check
 from azr.finding import Finding
 from azr.footprint import Process, checkpoint_bytes, on_gpus, processes, requested_cpus
 from azr.gpu_needs import GpuNeeds, lacking, lines, needs
@@ -62,11 +63,12 @@ def examine(
     listens: Callable[[str, int], bool] = connects,
     free_gpus: Callable[[], tuple[int, ...]] = gpus.found,
 ) -> Examination:
-    """All findings about `config` on `machine`.
+    """All findings about `config` on `machine`; the configuration in it names the model folder that will be used.
 
     `listens(host, port)` is asked about a given Ray cluster alone, `free_gpus()` for the free bytes of each GPU of this
     machine, and for a run that is meant for GPUs alone.
     """
+    config = dataclasses.replace(config, model=base.located(config.model))
     shape, findings = model_check.described(config)
     started: tuple[Process, ...] = ()
     asked: GpuNeeds | None = None

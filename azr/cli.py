@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         help="make the tiny base model",
         description="Train a tiny model from nothing on self-made text and write it as a Hugging Face folder.",
     )
-    base.add_argument("--out", metavar="FOLDER", type=Path, default=Path("models/tiny"), help="default: %(default)s")
-    base.add_argument("--steps", metavar="N", type=int, default=4000, help="training steps (default: %(default)s)")
+    base.add_argument("--out", metavar="DIR", type=Path, help="default: where a run with this base model looks for it")
+    base.add_argument("--steps", metavar="N", type=int, help="training steps (default: those of a run)")
     base.add_argument("--seed", metavar="N", type=int, default=0, help="default: %(default)s")
     base.set_defaults(command=_base)
 
@@ -188,14 +188,17 @@ def _check(parsed: argparse.Namespace) -> int:
 
 
 def _base(parsed: argparse.Namespace) -> int:
-    if parsed.steps < 1:
+    if parsed.steps is not None and parsed.steps < 1:
         raise ConfigError("--steps must be at least 1")
-    if parsed.out.exists():
-        raise ConfigError(f"{parsed.out} exists: remove it to make the base model again, or name another --out")
+    from azr import base
+    from common.config import ModelConfig
 
-    from azr.base import build
-
-    build(parsed.out, steps=parsed.steps, seed=parsed.seed)
+    steps = ModelConfig.base_steps if parsed.steps is None else parsed.steps
+    model = ModelConfig(build=True, base_steps=steps, base_seed=parsed.seed)
+    path = parsed.out or Path(base.located(model).path)
+    if path.exists():
+        raise ConfigError(f"{path} exists: remove it to make the base model again, or name another folder with --out")
+    base.build(path, steps=steps, seed=parsed.seed)
     return 0
 
 

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from azr import base
 from azr.check import examine
 from azr.guard import Guard, guarded
 from azr.machine import inspect
@@ -38,7 +39,7 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
         seeds=dataclasses.replace(config.seeds, load=_absolute(config.seeds.load), save=_absolute(config.seeds.save)),
     )
     _require_seed_files(config.seeds)
-    _require_fit(config)
+    config = _require_fit(config)
     folder, config, start = _continue(resume, config) if resume else _begin(config)
     (folder / "config.yaml").write_text(to_yaml(config))
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, force=True)
@@ -135,13 +136,15 @@ def _require_seed_files(seeds: SeedsConfig) -> None:
         raise ConfigError(f"seeds.save={seeds.save}: there is no folder {Path(seeds.save).parent}")
 
 
-def _require_fit(config: Config) -> None:
-    """ConfigError with all that stands in the way; then build the tiny base model if it is asked for and missing."""
-    errors = examine(config, inspect(Path(config.run.folder))).errors
-    if errors:
-        raise ConfigError("this configuration cannot run here\n" + "\n".join(map(str, errors)))
-    path = Path(config.model.path)
-    if config.model.build and not path.exists():
-        from azr.base import build
+def _require_fit(config: Config) -> Config:
+    """`config` with a model folder that exists: the tiny base model is made if it is asked for and missing.
 
-        build(path, steps=config.model.base_steps)
+    ConfigError with all that stands in the way.
+    """
+    result = examine(config, inspect(Path(config.run.folder)))
+    if result.errors:
+        raise ConfigError("this configuration cannot run here\n" + "\n".join(map(str, result.errors)))
+    model = result.config.model
+    if model.build and not Path(model.path).exists():
+        base.build(Path(model.path), steps=model.base_steps, seed=model.base_seed)
+    return dataclasses.replace(config, model=dataclasses.replace(model, build=False))

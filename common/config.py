@@ -34,10 +34,10 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    path: str = "models/tiny"  # Hugging Face folder: config.json, weights, tokenizer
+    path: str = "models/base"  # Hugging Face folder: config.json, weights, tokenizer
     dtype: str = "float32"
     build: bool = False  # make the tiny base model at `path` if it is missing
-    base_steps: int = 4000  # pre-training steps of that base model
+    base_steps: int = 6500  # pre-training steps of that base model
     base_seed: int = 0  # of that base model
 
 

@@ -7,8 +7,11 @@ folder; `heldout` reads the tasks kept out of its training text. Importing this 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+
+from common.config import ModelConfig
 
 
 def build(path: Path, *, steps: int, seed: int = 0, log: Callable[[str], None] = print) -> None:
@@ -17,5 +20,21 @@ def build(path: Path, *, steps: int, seed: int = 0, log: Callable[[str], None] =
     Raises FileExistsError if `path` exists. The folder appears whole or not at all.
     """
     from azr.base.folder import publish
+    from azr.base.recipe import Recipe
 
-    publish(path, steps=steps, seed=seed, log=log)
+    publish(path, Recipe(steps=steps, seed=seed), log)
+
+
+def located(model: ModelConfig) -> ModelConfig:
+    """`model` with the folder that a run uses: `path` if it exists, or else where its base model is kept.
+
+    That is beside `path`, under a name that says all that the base model is made from: one of another recipe is
+    never taken for it.
+    """
+    path = Path(model.path)
+    if not model.build or path.exists():
+        return model
+    from azr.base.recipe import Recipe
+
+    digest = Recipe(steps=model.base_steps, seed=model.base_seed).digest
+    return dataclasses.replace(model, path=str(path.with_name(f"{path.name}-{digest}")))

@@ -42,9 +42,9 @@ class Accuracy:
         return sum(map(self._solved, tasks, responses)) / len(tasks)
 
     def proposing(self, task_type: TaskType, count: int) -> float:
-        """Share of proposals that the grammar finds valid; the executor accepts more."""
+        """Share of proposals that the grammar finds valid; the executor accepts more programs."""
         rng = random.Random(self._seed)
-        references = [task_of(task_type, grammar.random_program(rng), rng) for _ in range(count)]
+        references = [task_of(task_type, grammar.draw(rng, held_out=False), rng) for _ in range(count)]
         prompts = [self._environment.propose_prompt(task_type, [task]) for task in references]
         responses = self._sample(prompts, "")
         return sum(self._valid(task, response) for task, response in zip(references, responses, strict=True)) / count
@@ -65,9 +65,11 @@ class Accuracy:
 
     def _valid(self, reference: Task, response: str) -> bool:
         draft = self._environment.parse_proposal(reference.type, [reference], response)
+        program = None if draft is None else grammar.parse(draft.program)
         return (
             draft is not None
-            and grammar.parse(draft.program) is not None
+            and program is not None
+            and not program.degenerate
             and len(set(draft.inputs)) == len(draft.inputs)
             and all(given.isdecimal() for given in draft.inputs)
         )

@@ -19,37 +19,39 @@ from safetensors.torch import save_file
 
 from azr.base import heldout, tokenizer
 from azr.base.accuracy import Accuracy
-from azr.base.pretrain import Recipe, Trained, pretrain
+from azr.base.pretrain import Trained, pretrain
+from azr.base.recipe import Recipe
 from common.types import Task, TaskType
 
 _MEASURED = 200  # tasks per type
 _WORTH_MEASURING = 1000  # steps
 
 
-def publish(path: Path, *, steps: int, seed: int, log: Callable[[str], None]) -> None:
-    """Raises FileExistsError if `path` exists. An interrupted build leaves nothing at `path`."""
+def publish(path: Path, recipe: Recipe, log: Callable[[str], None]) -> None:
+    """Raises FileExistsError if `path` exists. An interrupted build leaves nothing at `path`; of two at a time one
+    finds its work already done."""
     if path.exists():
         raise FileExistsError(f"{path} exists; remove it to make the base model again")
-    recipe = Recipe(steps=steps, seed=seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent, ignore_cleanup_errors=True) as name:
         folder = Path(name) / path.name
         folder.mkdir()
-        log(f"base model: making {path}, {steps} steps on one core")
+        log(f"base model: making {path}, {recipe.steps} steps on one core")
         _write(folder, recipe, log)
-        folder.rename(path)
+        if not path.exists():
+            folder.rename(path)
     log(f"base model: {path} is ready")
 
 
 def _write(folder: Path, recipe: Recipe, log: Callable[[str], None]) -> None:
-    tokens = tokenizer.train()
+    tokens = tokenizer.train(recipe.mix)
     tokenizer.save(tokens, folder)
     trained = pretrain(recipe, tokens, log)
     _save_model(trained.model, folder)
-    tasks = heldout.standard(recipe.seed)
-    heldout.write(folder / heldout.STANDARD, tasks)
-    heldout.write(folder / heldout.HARDER, heldout.harder(recipe.seed))
-    accuracy = _measure(trained, folder, tasks, log) if recipe.steps >= _WORTH_MEASURING else {}
+    sets = {"standard": heldout.standard(recipe.seed), "harder": heldout.harder(recipe.seed)}
+    heldout.write(folder / heldout.STANDARD, sets["standard"])
+    heldout.write(folder / heldout.HARDER, sets["harder"])
+    measured = _measure(trained, folder, sets, log) if recipe.steps >= _WORTH_MEASURING else {}
     (folder / "base.json").write_text(
         json.dumps(
             {
@@ -58,7 +60,7 @@ def _write(folder: Path, recipe: Recipe, log: Callable[[str], None]) -> None:
                 "examples": trained.examples,
                 "tokens": trained.tokens,
                 "cpu_seconds": round(trained.seconds, 1),
-                "accuracy": accuracy,
+                "accuracy": measured,
             },
             indent=1,
         ),
@@ -76,19 +78,17 @@ def _save_model(model: Any, folder: Path) -> None:
 
 
 def _measure(
-    trained: Trained, folder: Path, tasks: tuple[Task, ...], log: Callable[[str], None]
+    trained: Trained, folder: Path, sets: dict[str, tuple[Task, ...]], log: Callable[[str], None]
 ) -> dict[str, dict[str, float]]:
+    """By task type: accuracy on each set, free and forced to think, and the share of valid proposals."""
     accuracy = Accuracy(trained.model, folder)
     figures: dict[str, dict[str, float]] = {}
     for task_type in TaskType:
-        asked = [task for task in tasks if task.type is task_type][:_MEASURED]
-        figures[task_type] = {
-            "free": accuracy.solving(asked, forced=False),
-            "forced": accuracy.solving(asked, forced=True),
-            "valid_proposals": accuracy.proposing(task_type, _MEASURED),
-        }
-        log(
-            f"base model: {task_type}: "
-            + ", ".join(f"{name} {value:.2f}" for name, value in figures[task_type].items())
-        )
+        found = {"valid_proposals": accuracy.proposing(task_type, _MEASURED)}
+        for name, tasks in sets.items():
+            asked = [task for task in tasks if task.type is task_type][:_MEASURED]
+            found[name] = accuracy.solving(asked, forced=False)
+            found[f"{name}/forced"] = accuracy.solving(asked, forced=True)
+        figures[task_type] = found
+        log(f"base model: {task_type}: " + ", ".join(f"{name} {value:.2f}" for name, value in found.items()))
     return figures

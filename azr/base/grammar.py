@@ -10,8 +10,13 @@ before:
 
 Fresh names let a small model find the right line by its variable; with one reused name it does not learn to.
 Programs are run by the interpreter below, never by Python, so model text can be judged here without a
-sandbox. Held-out programs are those whose text falls in one of eight hash classes; no text to train on
-contains one.
+sandbox. Programs are functions of one digit, so ten outputs say all about one.
+
+Held-out programs are those of two statements or more whose text falls in one of eight hash classes; no text to
+train on contains one. The few programs of one statement are the words of the language and not held out.
+
+Sums and differences are drawn most: a chain of them is again one sum or difference, which keeps a good part of
+induction within reach of so small a model.
 """
 
 from __future__ import annotations
@@ -19,10 +24,14 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 
 DIGITS = range(10)
+STANDARD = (0, 1, 1)  # of held-out programs: weights of 1, 2, … statements
+HARDER = (0, 0, 0, 1, 1)
 _NAMES = "abcdefgh"
 
 
@@ -37,11 +46,11 @@ class Operation:
 
 
 _OPERATIONS = (
-    Operation("({v}+{c})%10", lambda v, c: (v + c) % 10, tuple(range(1, 10)), 6),
-    Operation("({c}-{v})%10", lambda v, c: (c - v) % 10, tuple(range(1, 10)), 5),
+    Operation("({v}+{c})%10", lambda v, c: (v + c) % 10, tuple(range(1, 10)), 7),
+    Operation("({c}-{v})%10", lambda v, c: (c - v) % 10, tuple(range(1, 10)), 6),
     Operation("({v}*{c})%10", lambda v, c: (v * c) % 10, (2, 3, 7), 3),
-    Operation("max({v},{c})", max, tuple(range(1, 7)), 3),
-    Operation("min({v},{c})", min, tuple(range(3, 9)), 3),
+    Operation("max({v},{c})", max, tuple(range(1, 7)), 2),
+    Operation("min({v},{c})", min, tuple(range(3, 9)), 2),
 )
 _WEIGHTS = tuple(operation.weight for operation in _OPERATIONS)
 
@@ -70,22 +79,56 @@ class Program:
     def output(self, value: int) -> int:
         return self.run(value)[-1]
 
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """On every digit."""
+        return tuple(map(self.output, DIGITS))
 
-def random_program(rng: random.Random, shortest: int = 1, longest: int = 3) -> Program:
-    operations = rng.choices(_OPERATIONS, _WEIGHTS, k=rng.randint(shortest, longest))
+    @property
+    def degenerate(self) -> bool:
+        """Constant, or the identity: such proposals are invalid in a run."""
+        return len(set(self.outputs)) == 1 or self.outputs == tuple(DIGITS)
+
+
+def random_program(rng: random.Random, length: int) -> Program:
+    operations = rng.choices(_OPERATIONS, _WEIGHTS, k=length)
     return Program(tuple((operation, rng.choice(operation.constants)) for operation in operations))
 
 
-def draw(rng: random.Random, *, held_out: bool, shortest: int = 1, longest: int = 3) -> Program:
-    """A random program on the asked side of the split."""
+def draw(rng: random.Random, *, held_out: bool, lengths: Sequence[float] = (1, 1, 1)) -> Program:
+    """A random program on the asked side of the split, not degenerate; `lengths` weighs 1, 2, … statements.
+
+    ValueError for a held-out program of one statement.
+    """
+    if held_out and lengths[0]:
+        raise ValueError("programs of one statement are not held out")
+    (length,) = rng.choices(range(1, len(lengths) + 1), lengths)
     while True:
-        program = random_program(rng, shortest, longest)
-        if is_held_out(program.text) is held_out:
+        program = random_program(rng, length)
+        if is_held_out(program.text) is held_out and not program.degenerate:
             return program
 
 
+def simplest(program: Program) -> Program:
+    """The first program of one or two statements that does the same and is not held out, or else `program`."""
+    return _short_programs().get(program.outputs, program)
+
+
+@cache
+def _short_programs() -> dict[tuple[int, ...], Program]:
+    statements = [(operation, constant) for operation in _OPERATIONS for constant in operation.constants]
+    found: dict[tuple[int, ...], Program] = {}
+    for length in (1, 2):
+        for chosen in product(statements, repeat=length):
+            program = Program(chosen)
+            if not is_held_out(program.text):
+                found.setdefault(program.outputs, program)
+    return found
+
+
 def is_held_out(text: str) -> bool:
-    return hashlib.md5(text.encode(), usedforsecurity=False).digest()[0] % 8 == 0
+    several = text.count("\n") > 2
+    return several and hashlib.md5(text.encode(), usedforsecurity=False).digest()[0] % 8 == 0
 
 
 def parse(text: str) -> Program | None:
@@ -102,9 +145,9 @@ def parse(text: str) -> Program | None:
     return program if len(statements) == len(found) and program.text == text else None
 
 
-def variables(values: tuple[int, ...], start: int = 0) -> list[str]:
-    """`name=value` lines, for values of the variables from number `start` on."""
-    return [f"{_NAMES[start + i]}={value}" for i, value in enumerate(values)]
+def variables(values: tuple[int, ...], start: int = 0) -> list[tuple[str, int]]:
+    """Names with `values`, of the variables from number `start` on."""
+    return [(_NAMES[start + i], value) for i, value in enumerate(values)]
 
 
 def _pattern(operation: Operation) -> re.Pattern[str]:

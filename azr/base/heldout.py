@@ -1,9 +1,9 @@
 """Tasks on programs that no text to train on contains, kept as JSON lines beside the model.
 
-Invariants: task keys are unique within a file; `standard` has the programs' lengths of the training text,
-`harder` has longer ones. Keys are made from texts, not by the executor's checker: they name a task in its
-file, no more. Not guaranteed: that self-play does not propose one of these programs by itself (about one in
-eight falls in the held-out class).
+Invariants: task keys are unique within a file, and keys of tasks and programs are those that the executor's checker
+computes, so a run can tell a proposal of a held-out program; `standard` has the programs' lengths of most of the
+training text, `harder` has longer ones. Not guaranteed: that no text to train on contains a program that does the
+same.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from actors.environment import task_key
@@ -18,19 +19,21 @@ from azr.base import grammar
 from azr.base.text import task_of
 from common.errors import PartFailed
 from common.types import Task, TaskType
+from executor import checker, frames
+from executor.keys import KEY_BYTES
 
 STANDARD, HARDER = "heldout.jsonl", "heldout_harder.jsonl"
 PER_TYPE = 400
 
 
-def standard(seed: int) -> tuple[Task, ...]:
-    """400 tasks per type, one to three statements."""
-    return _tasks(random.Random(f"held out {seed}"), 1, 3)
+def standard(seed: int, per_type: int = PER_TYPE) -> tuple[Task, ...]:
+    """Tasks of each type on programs of two or three statements."""
+    return _tasks(random.Random(f"held out {seed}"), grammar.STANDARD, per_type)
 
 
-def harder(seed: int) -> tuple[Task, ...]:
-    """400 tasks per type, four or five statements."""
-    return _tasks(random.Random(f"held out, harder {seed}"), 4, 5)
+def harder(seed: int, per_type: int = PER_TYPE) -> tuple[Task, ...]:
+    """Tasks of each type on programs of four or five statements."""
+    return _tasks(random.Random(f"held out, harder {seed}"), grammar.HARDER, per_type)
 
 
 def write(path: Path, tasks: tuple[Task, ...]) -> None:
@@ -47,7 +50,7 @@ def read(model_path: Path, name: str = STANDARD) -> dict[TaskType, tuple[Task, .
         raise PartFailed(
             "model",
             f"{model_path} has no held-out tasks: {name} is missing",
-            hint="set eval.tasks=0 to run without evaluation, or make the tiny base model: python -m azr.base",
+            hint="set eval.tasks=0 to run without evaluation, or make the tiny base model: azr base",
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise PartFailed("model", f"cannot read {path}: {error!r}", hint="make the base model again") from error
@@ -59,13 +62,23 @@ def _task(row: dict[str, object]) -> Task:
     return Task(**{**fields, "type": TaskType(row["type"])})  # type: ignore[arg-type]
 
 
-def _tasks(rng: random.Random, shortest: int, longest: int) -> tuple[Task, ...]:
+def _tasks(rng: random.Random, lengths: Sequence[float], per_type: int) -> tuple[Task, ...]:
     found: dict[str, Task] = {}
     for task_type in TaskType:
-        wanted = len(found) + PER_TYPE
+        wanted = len(found) + per_type
         while len(found) < wanted:
-            program = grammar.draw(rng, held_out=True, shortest=shortest, longest=longest)
-            task = task_of(task_type, program, rng)
-            key = task_key(task_type, task.program, task.inputs)
-            found.setdefault(key, dataclasses.replace(task, key=key))
+            task = _with_keys(task_of(task_type, grammar.draw(rng, held_out=True, lengths=lengths), rng))
+            found.setdefault(task.key, task)
     return tuple(found.values())
+
+
+def _with_keys(task: Task) -> Task:
+    program_key = _key(frames.PROGRAM, task.program)
+    key = task_key(task.type, program_key, [_key(frames.EXPRESSION, given) for given in task.inputs])
+    return dataclasses.replace(task, key=key, program_key=program_key)
+
+
+def _key(kind: int, text: str) -> str:
+    """As the checker of a run computes it; programs of the grammar pass every rule."""
+    _, answer = checker.answer((kind, text.encode()), apply_policy=True)
+    return answer[:KEY_BYTES].hex()

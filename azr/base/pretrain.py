@@ -10,14 +10,15 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from azr.base.text import Mix, Text
+from azr.base.recipe import Recipe
+from azr.base.text import Text
 from azr.base.tokenizer import BOS, EOS, PAD
 
 LOG_SECONDS = 5.0
@@ -26,25 +27,6 @@ _CURVE = 50  # steps per point of the loss curve
 
 Example = tuple[list[int], list[int]]  # tokens of prompt and response
 Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # see `batch`
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything the weights depend on."""
-
-    steps: int = 4000
-    seed: int = 0
-    batch_tokens: int = 768  # padding included
-    lr: float = 4e-3
-    lr_end: float = 0.05  # of lr, reached linearly
-    warmup: int = 30  # steps
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.01
-    mix: Mix = field(default_factory=Mix)
-
-    def lr_at(self, step: int) -> float:
-        decay = 1 - (1 - self.lr_end) * step / self.steps
-        return self.lr * min(1.0, (step + 1) / self.warmup) * decay
 
 
 @dataclass(frozen=True)
@@ -58,7 +40,7 @@ class Trained:
     seconds: float
 
 
-def blank_model(tokenizer: Any, seed: int) -> Any:
+def blank_model(tokenizer: Any, recipe: Recipe) -> Any:
     """A Qwen3 of 0.36 million parameters, tied embeddings, that starts as the identity.
 
     Zero output projections and embeddings of standard deviation 0.1 are what lets so small a model learn
@@ -66,12 +48,12 @@ def blank_model(tokenizer: Any, seed: int) -> Any:
     """
     config = Qwen3Config(
         vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        hidden_size=recipe.hidden,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.kv_heads,
         head_dim=32,
-        intermediate_size=256,
+        intermediate_size=recipe.intermediate,
         max_position_embeddings=512,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         tie_word_embeddings=True,
@@ -82,7 +64,7 @@ def blank_model(tokenizer: Any, seed: int) -> Any:
         dtype="float32",
     )
     model = Qwen3ForCausalLM(config)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(recipe.seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() < 2:
@@ -113,17 +95,19 @@ def pretrain(recipe: Recipe, tokenizer: Any, log: Callable[[str], None]) -> Trai
 
 
 def _train(recipe: Recipe, tokenizer: Any, log: Callable[[str], None]) -> Trained:
-    model = blank_model(tokenizer, recipe.seed)
+    model = blank_model(tokenizer, recipe)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.lr, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
-    source = _batches(recipe, tokenizer)
+    text = Text(recipe.mix, random.Random(recipe.seed))
+    source = _batches(recipe, text, tokenizer)
     losses: list[float] = []
     recent: list[float] = []
     examples = tokens = 0
     began, logged = time.process_time(), time.monotonic()
     model.train()
     for step in range(recipe.steps):
+        text.progress = step / recipe.steps
         ids, where, targets = next(source)
         for group in optimizer.param_groups:
             group["lr"] = recipe.lr_at(step)
@@ -145,10 +129,9 @@ def _train(recipe: Recipe, tokenizer: Any, log: Callable[[str], None]) -> Traine
     return Trained(model, tuple(losses), examples, tokens, time.process_time() - began)
 
 
-def _batches(recipe: Recipe, tokenizer: Any) -> Iterator[Batch]:
+def _batches(recipe: Recipe, text: Text, tokenizer: Any) -> Iterator[Batch]:
     """Batches of examples of like length, about `batch_tokens` each, in random order."""
-    rng = random.Random(recipe.seed)
-    text = Text(recipe.mix, rng)
+    rng = random.Random(f"batches {recipe.seed}")
     pad = tokenizer.token_to_id(PAD)
     while True:
         examples = sorted(_encode([text.example() for _ in range(_POOL)], tokenizer), key=_length)

@@ -1,16 +1,22 @@
 """Random examples (prompt, response) to pre-train on, in the very words of the environment.
 
-Invariants: no held-out program in any of them; every answer is right and every proposal valid; some solutions
-are worked out in a thought and some are not, so that the model can do either and has no strong habit.
+Invariants: no held-out program in any of them; every answer is right and every proposal valid. A solution is worked
+out in a thought or answered at once. Thoughts are common at first, for they are what teaches the operations, and rare
+in the end: the model can think but seldom does, and that it should is left for self-play to find.
+
+A thought of deduction runs the program, one of abduction runs it backward, and one of induction notes for every shown
+pair the difference and the sum of its numbers; the program after it is the simplest one, else it is the one that
+made the pairs.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.triplets import PythonTriplets
 from actors.compact import Compact
+from actors.triplets import PythonTriplets
 from actors.wording import Proposal
 from azr.base import grammar
 from azr.base.grammar import Program
@@ -22,31 +28,40 @@ SETTINGS = EnvironmentConfig()  # the format of every prompt: one reference, six
 
 @dataclass(frozen=True, slots=True)
 class Mix:
-    """Shares of the six kinds among the examples, and of solutions with a thought.
+    """Shares of the six kinds among the examples, lengths of programs, and how many solutions have a thought.
 
     Most of a proposed program is chance that nothing can predict, so proposals cost tokens and teach little;
     naming distinct inputs is the one part of proposing that takes practice.
     """
 
     kinds: tuple[tuple[Kind, int], ...] = (
-        (Kind.SOLVE_DEDUCTION, 42),
-        (Kind.SOLVE_ABDUCTION, 30),
-        (Kind.SOLVE_INDUCTION, 6),
+        (Kind.SOLVE_DEDUCTION, 28),
+        (Kind.SOLVE_ABDUCTION, 24),
+        (Kind.SOLVE_INDUCTION, 24),
         (Kind.PROPOSE_DEDUCTION, 5),
         (Kind.PROPOSE_ABDUCTION, 5),
-        (Kind.PROPOSE_INDUCTION, 12),
+        (Kind.PROPOSE_INDUCTION, 14),
     )
-    thoughts: float = 0.4
+    lengths: tuple[float, ...] = (20, 22, 22, 20, 16)  # weights of programs of 1, 2, … statements
+    induced_lengths: tuple[float, ...] = (45, 35, 20)  # … that are to be induced: of longer ones few can be
+    thoughts: float = 0.1  # share of solutions with a thought, at the end
+    first_thoughts: float = 0.8
+    falling: float = 0.5  # progress until which `first_thoughts` holds
+
+    def thoughts_at(self, progress: float) -> float:
+        share = max(0.0, progress - self.falling) / (1 - self.falling)
+        return self.first_thoughts + (self.thoughts - self.first_thoughts) * share
 
 
 class Text:
-    """An endless, seeded stream of examples."""
+    """An endless, seeded stream of examples. `progress`, from 0 to 1, is how much of the training is over."""
 
     def __init__(self, mix: Mix, rng: random.Random) -> None:
+        self.progress = 0.0
+        self._mix = mix
         self._rng = rng
         self._kinds = [kind for kind, _ in mix.kinds]
         self._weights = [weight for _, weight in mix.kinds]
-        self._thoughts = mix.thoughts
         self._wording = Compact()
         self._environment = PythonTriplets(SETTINGS, self._wording)
 
@@ -55,37 +70,64 @@ class Text:
         return self._proposal(kind.task_type) if kind.proposes else self._solution(kind.task_type)
 
     def _proposal(self, task_type: TaskType) -> tuple[str, str]:
-        _, reference = self._task(task_type)
-        program, task = self._task(task_type)
+        _, reference = self._task(task_type, self._mix.lengths)
+        program, task = self._task(task_type, self._mix.lengths)
         if task_type is TaskType.INDUCTION:
             reference = task
         prompt = self._environment.propose_prompt(task_type, [reference])
         return prompt, self._wording.write_proposal(task_type, Proposal(program.text, task.inputs))
 
     def _solution(self, task_type: TaskType) -> tuple[str, str]:
-        program, task = self._task(task_type)
-        thinks = self._rng.random() < self._thoughts
-        if task_type is TaskType.INDUCTION:
-            answer, thought = program.text, ""
-        elif task_type is TaskType.DEDUCTION:
-            answer, thought = task.outputs[0], deduce(program, int(task.inputs[0]))
-        else:
-            answer, thought = task.inputs[0], abduce(program, int(task.inputs[0]))
-        return self._environment.solve_prompt(task), self._wording.write_answer(answer, thought if thinks else "")
+        induced = task_type is TaskType.INDUCTION
+        program, task = self._task(task_type, self._mix.induced_lengths if induced else self._mix.lengths)
+        prompt = self._environment.solve_prompt(task)
+        if self._rng.random() < self._mix.thoughts_at(self.progress):
+            return prompt, self._wording.write_answer(*_worked_out(program, task))
+        return prompt, self._wording.write_answer(_answer(program, task))
 
-    def _task(self, task_type: TaskType) -> tuple[Program, Task]:
-        program = grammar.draw(self._rng, held_out=False)
+    def _task(self, task_type: TaskType, lengths: Sequence[float]) -> tuple[Program, Task]:
+        program = grammar.draw(self._rng, held_out=False, lengths=lengths)
         return program, task_of(task_type, program, self._rng)
 
 
+def _worked_out(program: Program, task: Task) -> tuple[str, str]:
+    """Answer and thought."""
+    if task.type is TaskType.INDUCTION:
+        return grammar.simplest(program).text, induce(task)
+    think = deduce if task.type is TaskType.DEDUCTION else abduce
+    return _answer(program, task), think(program, int(task.inputs[0]))
+
+
+def _answer(program: Program, task: Task) -> str:
+    if task.type is TaskType.INDUCTION:
+        return program.text
+    return task.outputs[0] if task.type is TaskType.DEDUCTION else task.inputs[0]
+
+
 def deduce(program: Program, value: int) -> str:
-    """Forward, one line per statement."""
-    return "\n".join(grammar.variables(program.run(value)[1:], start=1))
+    """Forward, one line `name=value` per statement."""
+    return "\n".join(f"{name}={value}" for name, value in grammar.variables(program.run(value)[1:], start=1))
 
 
 def abduce(program: Program, value: int) -> str:
-    """Backward from the last statement's argument to the input."""
-    return "\n".join(reversed(grammar.variables(program.run(value)[:-1])))
+    """Backward from the last statement's argument to the input, `name:value`.
+
+    Another sign than in deduction, because the line that tells a value is another, too: the one that uses the variable,
+    not the one that assigns it. With one sign for both a small model confuses them.
+    """
+    known = reversed(grammar.variables(program.run(value)[:-1]))
+    return "\n".join(f"{name}:{value}" for name, value in known)
+
+
+def induce(task: Task) -> str:
+    """`input->output:difference,sum` of each shown pair, modulo ten.
+
+    Equal differences tell that the program is a sum, equal sums that it is a difference. The pair is written once more
+    because a small model computes from what stands beside it far sooner than from what it has to look up.
+    """
+    pairs = zip(task.inputs[: task.shown], task.outputs[: task.shown], strict=True)
+    numbers = [(int(given), int(output)) for given, output in pairs]
+    return "\n".join(f"{x}->{y}:{(y - x) % 10},{(x + y) % 10}" for x, y in numbers)
 
 
 def task_of(task_type: TaskType, program: Program, rng: random.Random, key: str = "") -> Task:

@@ -7,6 +7,7 @@ Any text can be encoded. Digits never merge with anything else. `<think>`, `</th
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import re
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ MARKERS = ("<think>", "</think>", "<answer>", "</answer>")
 _EXAMPLES = 4000
 
 
-def train(vocabulary: int = 512) -> Tokenizer:
+def train(mix: Mix, vocabulary: int = 512) -> Tokenizer:
     """Deterministic; stops short of `vocabulary` when nothing is left to merge."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -38,7 +39,7 @@ def train(vocabulary: int = 512) -> Tokenizer:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_pieces(), trainer)
+    tokenizer.train_from_iterator(_pieces(mix), trainer)
     tokenizer.add_tokens([AddedToken(marker, normalized=False, special=False) for marker in MARKERS])
     return tokenizer
 
@@ -54,8 +55,9 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _pieces() -> Iterator[str]:
+def _pieces(mix: Mix) -> Iterator[str]:
     yield from ["\n".join(str(value) for value in range(100))] * 20
-    text = Text(Mix(thoughts=0.5), random.Random("tokenizer"))
+    even = dataclasses.replace(mix, lengths=(1,) * len(mix.lengths), first_thoughts=0.5)
+    text = Text(even, random.Random("tokenizer"))
     for _ in range(_EXAMPLES):
         yield from re.split("|".join(MARKERS), "".join(text.example()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 import re
@@ -14,14 +15,18 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from actors.codec import Codec
+from actors.environment import task_key
 from actors.triplets import PythonTriplets
 from actors.wording import read_tags
-from azr.base import build, grammar, heldout
+from azr.base import build, grammar, heldout, located
 from azr.base.accuracy import Accuracy
-from azr.base.pretrain import Recipe, batch
-from azr.base.text import SETTINGS, Mix, Text
+from azr.base.pretrain import batch
+from azr.base.recipe import Recipe
+from azr.base.text import SETTINGS, Mix, Text, abduce, deduce, induce, task_of
+from common.config import ExecutorConfig, ModelConfig
 from common.errors import PartFailed
 from common.types import TaskType
+from executor.reader import Reader
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +47,8 @@ def test_worked_program() -> None:
 
 @given(st.integers(), st.integers(0, 9))
 def test_interpreter_agrees_with_python(seed: int, value: int) -> None:
-    program = grammar.random_program(random.Random(seed), 1, 5)
+    rng = random.Random(seed)
+    program = grammar.random_program(rng, rng.randint(1, 5))
     assert grammar.parse(program.text) == program
     scope: dict[str, int] = {"a": value}
     for line in program.text.split("\n")[1:-1]:
@@ -65,8 +71,59 @@ def test_other_text_is_no_program(text: str) -> None:
     assert grammar.parse(text) is None
 
 
-def test_training_text_is_right_and_has_no_held_out_program() -> None:
+def test_degenerate_programs_are_told() -> None:
+    identity = grammar.parse("def f(a):\n b=(a+4)%10\n c=(b+6)%10\n return c")
+    constant = grammar.parse("def f(a):\n b=max(a,6)\n c=min(b,3)\n return c")
+    neither = grammar.parse("def f(a):\n b=max(a,1)\n return b")
+    assert identity is not None and constant is not None and neither is not None
+    assert identity.outputs == tuple(range(10)) and constant.outputs == (3,) * 10
+    assert (identity.degenerate, constant.degenerate, neither.degenerate) == (True, True, False)
+
+
+def test_a_chain_of_sums_and_differences_is_simply_one() -> None:
+    program = grammar.parse("def f(a):\n b=(a+7)%10\n c=(1-b)%10\n d=(c+9)%10\n return d")
+    assert program is not None
+    assert grammar.simplest(program).text == "def f(a):\n b=(3-a)%10\n return b"
+
+
+@given(st.integers())
+def test_the_simplest_program_does_the_same(seed: int) -> None:
+    rng = random.Random(seed)
+    program = grammar.draw(rng, held_out=True, lengths=(0, 1, 1, 1))
+    simplest = grammar.simplest(program)
+    assert simplest.outputs == program.outputs
+    assert len(simplest.statements) <= len(program.statements)
+    assert simplest == program or not grammar.is_held_out(simplest.text)
+
+
+def test_programs_of_one_statement_are_not_held_out() -> None:
+    with pytest.raises(ValueError, match="one statement"):
+        grammar.draw(random.Random(0), held_out=True)
+    drawn = (grammar.draw(random.Random(seed), held_out=False, lengths=(1,)) for seed in range(200))
+    assert not any(grammar.is_held_out(program.text) for program in drawn)
+
+
+def test_thoughts() -> None:
+    program = grammar.parse("def f(a):\n b=(a+7)%10\n c=max(b,3)\n d=(4-c)%10\n return d")
+    assert program is not None
+    assert deduce(program, 5) == "b=2\nc=3\nd=1"
+    assert abduce(program, 5) == "c:3\nb:2\na:5"
+    task = dataclasses.replace(task_of(TaskType.INDUCTION, program, random.Random(0)), shown=2)
+    task = dataclasses.replace(task, inputs=("5", "9", "1"), outputs=("1", "8", "6"))
+    assert induce(task) == "5->1:6,6\n9->8:9,7"
+
+
+def test_thoughts_become_rare() -> None:
+    mix = Mix(thoughts=0.2, first_thoughts=0.8, falling=0.4)
+    assert mix.thoughts_at(0.0) == mix.thoughts_at(0.4) == pytest.approx(0.8)
+    assert mix.thoughts_at(0.7) == pytest.approx(0.5)
+    assert mix.thoughts_at(1.0) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_training_text_is_right_and_has_no_held_out_program(progress: float) -> None:
     text = Text(Mix(), random.Random(3))
+    text.progress = progress
     triplets = PythonTriplets(SETTINGS)
     seen = 0
     for _ in range(2000):
@@ -80,6 +137,11 @@ def test_training_text_is_right_and_has_no_held_out_program() -> None:
             assert program is not None
             value = int(prompt.partition("input:")[2])
             assert read_tags(response).text == str(program.output(value))
+        if prompt.startswith("solve induction"):
+            program = grammar.parse(read_tags(response).text)
+            assert program is not None
+            pairs = [line.split("->") for line in prompt.splitlines()[1:]]
+            assert [str(program.output(int(given))) for given, _ in pairs] == [output for _, output in pairs]
         if prompt.startswith("propose induction"):
             identity = triplets.identity(TaskType.INDUCTION)
             assert triplets.parse_proposal(TaskType.INDUCTION, [identity], response) is not None
@@ -93,10 +155,24 @@ def test_held_out_tasks_round_trip(tmp_path: Path) -> None:
     assert sum(read.values(), ()) == tasks
     assert all(len(read[task_type]) == heldout.PER_TYPE for task_type in TaskType)
     assert len({task.key for task in tasks}) == len(tasks)
-    assert all(grammar.is_held_out(task.program) for task in tasks)
-    assert min(task.program.count("\n") for task in heldout.harder(seed=0)) == 5
+    harder = heldout.harder(seed=0)
+    assert all(grammar.is_held_out(task.program) for task in tasks + harder)
+    assert {task.program.count("\n") - 1 for task in tasks} == {2, 3}
+    assert {task.program.count("\n") - 1 for task in harder} == {4, 5}
     with pytest.raises(PartFailed, match=r"heldout_harder\.jsonl is missing"):
         heldout.read(tmp_path, heldout.HARDER)
+
+
+async def test_keys_of_held_out_tasks_are_those_of_the_executor() -> None:
+    limits = ExecutorConfig()
+    reader = Reader(policy=True, timeout=30.0, max_value=limits.output_limit, entries=16)
+    try:
+        for task in heldout.standard(seed=0, per_type=2):
+            program, inputs = await reader.program(task.program), await reader.expressions(task.inputs)
+            assert task.program_key == program.key.hex()
+            assert task.key == task_key(task.type, program.key.hex(), [found.key.hex() for found in inputs])
+    finally:
+        await reader.close()
 
 
 def test_only_response_tokens_are_predicted() -> None:
@@ -111,6 +187,25 @@ def test_learning_rate_warms_up_and_falls() -> None:
     rates = [recipe.lr_at(step) for step in range(1000)]
     assert rates[0] < rates[20] < max(rates) <= recipe.lr
     assert rates[-1] == pytest.approx(recipe.lr * recipe.lr_end, rel=0.05)
+
+
+def test_a_base_model_is_kept_under_a_name_of_all_that_it_is_made_from(tmp_path: Path) -> None:
+    recipe = Recipe(steps=30)
+    others = [
+        Recipe(steps=31),
+        Recipe(steps=30, seed=1),
+        Recipe(steps=30, mix=Mix(thoughts=0.2)),
+        Recipe(steps=30, hidden=64),
+    ]
+    assert len({recipe.digest, *(other.digest for other in others)}) == 5
+    assert Recipe(steps=30).digest == recipe.digest
+    wanted = ModelConfig(path=str(tmp_path / "tiny"), build=True, base_steps=30)
+    found = located(wanted)
+    assert Path(found.path) == tmp_path / f"tiny-{recipe.digest}"
+    assert located(dataclasses.replace(wanted, base_seed=1)).path != found.path
+    assert located(dataclasses.replace(wanted, build=False)).path == wanted.path
+    (tmp_path / "tiny").mkdir()
+    assert located(wanted) == wanted
 
 
 def test_folder_loads_as_published(folder: Path) -> None:
