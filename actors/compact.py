@@ -47,8 +47,8 @@ class Compact:
 
     def solve_prompt(self, task: Task) -> str:
         match task.type:
-            case TaskType.DEDUCTION:
-                return f"solve deduction\n{task.program}\ninput:{task.inputs[0]}\n"
+            case TaskType.DEDUCTION | TaskType.ERROR:
+                return f"solve {task.type}\n{task.program}\ninput:{task.inputs[0]}\n"
             case TaskType.ABDUCTION:
                 return f"solve abduction\n{task.program}\noutput:{task.outputs[0]}\n"
             case TaskType.INDUCTION:

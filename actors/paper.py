@@ -48,6 +48,15 @@ work out, without running anything, what the program returns.""",
     TaskType.ABDUCTION: """\
 Invent a puzzle: a Python program and one input for it. A solver will be shown the program and the value that it \
 returns for your input, and has to find an input, yours or another, for which it returns just that.""",
+    TaskType.ERROR: """\
+Invent a puzzle: a Python program and one input for it, on which the program may fail. A solver will be shown the \
+program and the input and has to work out, without running anything, whether an exception is raised and of which \
+class.""",
+}
+_RUNS = {
+    TaskType.DEDUCTION: "and the program must run on the input",
+    TaskType.ABDUCTION: "and the program must run on the input",
+    TaskType.ERROR: "and on the input the program must either return or raise an exception, always the same one",
 }
 _PUZZLE = """\
 Think of a test of intelligence: the solver should have to carry state through several transformations and reason in \
@@ -60,7 +69,7 @@ The input
 - Exactly one, written as between the parentheses of a call: arguments separated by commas, strings in quotes.
 
 Form of the answer
-- Between <answer> and </answer>, one block of each of these kinds, and the program must run on the input:
+- Between <answer> and </answer>, one block of each of these kinds, {runs}:
 ```python
 def f(numbers, word):
     ...
@@ -84,6 +93,8 @@ no printing or logging; no state that outlives the call.
 - What it returns is made of None, bool, int, float, complex, str, bytes, list, tuple, dict, set and frozenset only.
 - It imports nothing but these modules: {", ".join(MODULES)}.
 - It uses none of these names: {", ".join(BANNED)}."""
+
+_WITHOUT = "\n- Not even its comments hold one of these words: {words}."
 
 _PROPOSE_INPUTS = """\
 Here is a Python program:
@@ -128,6 +139,18 @@ Go through it step by step. Answer with the returned value as Python writes it, 
 {{'total': 3}}
 ```"""
 
+_NAME_ERROR = """\
+Work out what happens when this Python program is called: it may raise an exception.
+{program}
+It is called with
+{given}
+
+Go through it step by step. Answer with the class name of the exception that comes out of the call, without its \
+message, or with NoError if none does, in a block:
+```error
+KeyError
+```"""
+
 _ABDUCE = """\
 Find an input for this Python program.
 {program}
@@ -157,15 +180,22 @@ def f(...):
 ```"""
 
 _VALUES = ("'Hello world'", "1", "{'a': 1, 'b': [2]}", "(1.5, 2.5)", "[[1, 0], [0, 1]]", "None")
-_SOLUTION = {TaskType.DEDUCTION: "output", TaskType.ABDUCTION: "input", TaskType.INDUCTION: "python"}
+_SOLUTION = {
+    TaskType.DEDUCTION: "output",
+    TaskType.ABDUCTION: "input",
+    TaskType.INDUCTION: "python",
+    TaskType.ERROR: "error",
+}
 
 
 class Paper:
     """Implements actors.wording.Wording."""
 
-    def __init__(self, inputs: int = 6, message: bool = False) -> None:
-        """`inputs` of an induction task; `message`: whether such a proposal has a message to the solver."""
-        self._inputs, self._message = inputs, message
+    def __init__(self, inputs: int = 6, message: bool = False, banned: Sequence[str] = ()) -> None:
+        """`inputs` of an induction task; `message`: whether such a proposal has a message to the solver; `banned`:
+        words that the program of an error task must not hold.
+        """
+        self._inputs, self._message, self._banned = inputs, message, banned
 
     def identity(self, task_type: TaskType) -> Proposal:
         """On 'Hello world', for induction also on values of other types."""
@@ -179,8 +209,10 @@ class Paper:
         if task_type is TaskType.INDUCTION:
             return self._propose_inputs(references[0].program)
         shown = "".join(f"\n\nExample {i}\n{_triplet(task)}" for i, task in enumerate(references, 1))
+        without = self._banned if task_type is TaskType.ERROR else ()
         puzzle = _PUZZLE.format(
-            rules=_RULES,
+            rules=_RULES + (_WITHOUT.format(words=", ".join(without)) if without else ""),
+            runs=_RUNS[task_type],
             novel=_NOVEL if shown else "",
             differs=" and new" if shown else "",
             references=shown,
@@ -203,6 +235,8 @@ class Paper:
         match task.type:
             case TaskType.DEDUCTION:
                 request = _DEDUCE.format(program=program, given=blocks.write("input", task.inputs[0]))
+            case TaskType.ERROR:
+                request = _NAME_ERROR.format(program=program, given=blocks.write("input", task.inputs[0]))
             case TaskType.ABDUCTION:
                 request = _ABDUCE.format(program=program, output=blocks.write("output", task.outputs[0]))
             case TaskType.INDUCTION:
@@ -247,7 +281,8 @@ class Paper:
 
 
 def _triplet(task: Task) -> str:
-    fields = (("python", task.program), ("input", task.inputs[0]), ("output", task.outputs[0]))
+    result = "error" if task.type is TaskType.ERROR else "output"
+    fields = (("python", task.program), ("input", task.inputs[0]), (result, task.outputs[0]))
     return "\n".join(blocks.write(name, text) for name, text in fields)
 
 

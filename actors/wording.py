@@ -38,7 +38,8 @@ class Proposal:
 
 class Wording(Protocol):
     def identity(self, task_type: TaskType) -> Proposal:
-        """The identity function on values that are their own canonical text, so the outputs are the inputs."""
+        """The identity function on values that are their own canonical text, so the outputs are the inputs; it raises
+        nothing."""
         ...
 
     def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str:

@@ -44,10 +44,10 @@ def main(folder: Path) -> None:
     only.install()
 
     spent = 0.0
-    for _, groups, leases in read_batches(sys.stdin.buffer):
+    for _, groups, shown in read_batches(sys.stdin.buffer):
         row: dict[str, Any]
         try:
-            row = dict(figures([reader.episode(group, leases.get(group.lease)) for group in groups]))
+            row = dict(figures([reader.episode(group, shown) for group in groups]))
         except Exception as error:  # noqa: BLE001 - the boundary of a process that can no longer write to its log
             row = {"error": f"{type(error).__name__}: {error}"}
         before, spent = spent, time.process_time()

@@ -22,7 +22,6 @@ from common.clock import SystemClock
 from common.errors import AzrError, PartFailed
 from common.ledger import Ledger
 from common.transport import Client, Peer, Server
-from common.types import TaskType
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,13 +75,19 @@ class IntakeProcess(Process):
         from actors.triplets import PythonTriplets
         from learner.evaluation import held_out_programs, questions
         from learner.intake import Intake
+        from learner.intrinsic import Programs, measures
 
         environment = PythonTriplets(self.config.environment)
         asked = questions(Path(self.config.model.path), self.config.eval)
         barred = held_out_programs(Path(self.config.model.path))
-        seeds = [environment.identity(t) for t in TaskType]
+        seeds = [environment.identity(t) for t in self.config.algorithm.task_types]
         analysis = (sys.executable, "-m", "azr.analyse", str(self.folder))
-        self.intake = Intake(self.config, self.folder, seeds, asked, SystemClock(), self._notify, barred, analysis)
+        programs: Programs | None = None
+        if measures(self.config.intrinsic):
+            from learner import program as programs
+        self.intake = Intake(
+            self.config, self.folder, seeds, asked, SystemClock(), self._notify, barred, analysis, programs
+        )
         if resume_step is not None:
             self.intake.resume(resume_step)
         roles = {"actor", "trainer"}
@@ -321,7 +326,8 @@ class TrainerProcess(Process):
 
         environment = PythonTriplets(self.config.environment)
         codec = Codec(self.config.model.path)
-        return [codec.encode(environment.solve_prompt(environment.identity(t))) for t in TaskType]
+        identities = [environment.identity(t) for t in self.config.algorithm.task_types]
+        return [codec.encode(environment.solve_prompt(task)) for task in identities]
 
     async def _report(self, client: Client, ledger: Ledger) -> None:
         totals, spans = ledger.drain()

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from common.config import Config
-from common.types import STREAMS, TaskType
+from common.types import STREAMS, TASK_TYPES, TaskType, propose, solve
 
 
 class View:
@@ -58,7 +58,7 @@ class View:
 
 def line(status: Mapping[str, Any]) -> str:
     last = status["last"]
-    accuracy = " ".join(f"{t.value[:3]} {last.get(f'solve/{t}/accuracy', 0):.2f}" for t in TaskType)
+    accuracy = " ".join(f"{t.value[:3]} {last.get(f'solve/{t}/accuracy', 0):.2f}" for t in _types(status))
     return (
         f"step {status['step']}/{status['steps']}  version {status['version']}  solved {accuracy}  "
         f"staleness {last.get('staleness/mean', 0):.1f}  waiting {sum(status['waiting'].values())}  "
@@ -70,7 +70,7 @@ def line(status: Mapping[str, Any]) -> str:
 def screen(status: Mapping[str, Any]) -> Panel:
     last = status["last"]
     streams = Table("stream", "reward", "right or valid", "length", "waiting", box=None)
-    for stream in STREAMS:
+    for stream in (stream for stream in STREAMS if stream.task_type in _types(status)):
         share = last.get(f"{stream}/valid" if stream.proposes else f"{stream}/accuracy", 0.0)
         streams.add_row(
             stream.value,
@@ -107,9 +107,9 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
     ]
     lines.append(f"{'sequences per second':24}{summary['sequences_per_second']:.1f}")
     rounds = summary["evaluation"]
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         lines += _before_after(f"held-out {task_type}", rounds, task_type)
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         harder = [{**r["sets"]["harder"], "version": r["version"]} for r in rounds if "harder" in r.get("sets", {})]
         lines += _before_after(f"harder {task_type}", harder, task_type)
     ages = {int(age): count for age, count in summary["staleness"].items()}
@@ -130,6 +130,12 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _types(status: Mapping[str, Any]) -> list[TaskType]:
+    """Those that every run has, and those that this one waits for."""
+    waiting = status["waiting"]
+    return [t for t in TaskType if t in TASK_TYPES or propose(t).value in waiting or solve(t).value in waiting]
+
+
 def _seeds(seeds: Mapping[str, Mapping[str, int]]) -> list[tuple[str, Mapping[str, int]]]:
     return [(f"seeds of {name}", counts) for name, counts in seeds.items()]
 
@@ -147,4 +153,4 @@ def _seeding(status: Mapping[str, Any]) -> str:
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:
-    return f"held-out at version {row['version']}: " + "  ".join(f"{t.value} {row[t.value]:.3f}" for t in TaskType)
+    return f"held-out at version {row['version']}: " + "  ".join(f"{t.value} {row[t.value]:.3f}" for t in TASK_TYPES)

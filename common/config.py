@@ -20,6 +20,7 @@ from yaml import YAMLError
 
 from common.config_keys import known, reason
 from common.errors import ConfigError
+from common.types import STREAMS, TASK_TYPES, Kind, TaskType
 
 UNBOUNDED = -1  # staleness.eta: actors never wait for the learner
 
@@ -37,7 +38,7 @@ class ModelConfig:
     path: str = "models/base"  # Hugging Face folder: config.json, weights, tokenizer
     dtype: str = "float32"
     build: bool = False  # make the tiny base model at `path` if it is missing
-    base_steps: int = 6500  # pre-training steps of that base model
+    base_steps: int = 5500  # pre-training steps of that base model
     base_seed: int = 0  # of that base model
 
 
@@ -50,6 +51,7 @@ class EnvironmentConfig:
     message: bool = False  # an induction proposal carries a message to the solver
     novelty: str = "program"  # invalid as a copy: a program that the book holds | task (program and inputs) | off
     degenerate: bool = True  # identity functions and programs that ignore their input are invalid
+    error_banned: tuple[str, ...] = ("raise",)  # words that the program of an error task must not hold
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,18 @@ class AlgorithmConfig:
     book_limit: int = 0  # tasks per type that can be drawn, a uniform sample of all (0: no limit)
     admit: str = "all"  # valid tasks that enter the book: all | unsolved (not all got it) | learnable (some, not all)
     extreme_reward: float = 0.0  # proposer's reward when all or none solve it; official code: -0.5, paper: 0
-    stream_weight: str = "equal"  # equal: 1/6 each | tokens: by token count (official)
+    stream_weight: str = "equal"  # equal: 1/6 each, 1/8 with error | tokens: by token count (official)
+    error: bool = False  # error deduction (official code_e): which exception does a program raise? Two more streams
+
+    @property
+    def task_types(self) -> tuple[TaskType, ...]:
+        """What is proposed and solved."""
+        return (*TASK_TYPES, TaskType.ERROR) if self.error else TASK_TYPES
+
+    @property
+    def streams(self) -> tuple[Kind, ...]:
+        """What is trained."""
+        return tuple(stream for stream in STREAMS if stream.task_type in self.task_types)
 
 
 @dataclass(frozen=True)
@@ -241,7 +254,11 @@ def load(preset: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{source}: {reason(error)}") from error
     assert isinstance(config, Config)
     betas = (float(config.learner.betas[0]), float(config.learner.betas[1]))
-    config = dataclasses.replace(config, learner=dataclasses.replace(config.learner, betas=betas))
+    config = dataclasses.replace(
+        config,
+        learner=dataclasses.replace(config.learner, betas=betas),
+        environment=dataclasses.replace(config.environment, error_banned=tuple(config.environment.error_banned)),
+    )
     check(config)
     return config
 
@@ -264,6 +281,10 @@ def check(config: Config) -> None:
         (
             config.algorithm.proposals + config.algorithm.solves > 0,
             "algorithm.proposals and algorithm.solves are both 0",
+        ),
+        (
+            all(word.strip() for word in config.environment.error_banned),
+            "environment.error_banned has an empty word, which every program holds; [] bans nothing",
         ),
         (config.staleness.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
         (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),

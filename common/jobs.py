@@ -13,10 +13,15 @@ from common.types import Task
 
 @dataclass(frozen=True, slots=True)
 class Validate:
-    """Is this program legal, deterministic and defined on all these inputs? One execution job, all inputs in it."""
+    """Is this program legal, deterministic and defined on all these inputs? One execution job, all inputs in it.
+
+    `errors`: an exception is an outcome, too. The output of an input is then the class name of the exception that the
+    program raises, or NoError.
+    """
 
     program: str
     inputs: tuple[str, ...]
+    errors: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Verify:
 
     Deduction: an answer is a literal, compared by value with the output and never executed. Abduction: an answer is
     an argument list; right if the program maps it to the output. Induction: an answer is a program; right if it maps
-    every hidden input to its output.
+    every hidden input to its output. Error answers are words, which nobody has to execute: they are not asked here.
     """
 
     task: Task

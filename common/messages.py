@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from common import jobs, types
-from common.types import Float32Array, Group, Int32Array, Lease, Share, TaskType
+from common.types import Float32Array, Group, Int32Array, Lease, Share, Task, TaskType
 
 # -- handshake ---------------------------------------------------------------------------------------------------
 
@@ -262,6 +262,16 @@ class Published:
     seconds: float = 0.0
 
 
+# -- analysis ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """Record for the analysis: what the proposers of the batch behind it were shown."""
+
+    tasks: tuple[Task, ...]
+
+
 # -- journal -----------------------------------------------------------------------------------------------------
 
 
@@ -278,7 +288,7 @@ MESSAGES: tuple[type, ...] = (
     WantLeases, Leases, Renew, Deliver, AskNovelty, Novelty, Report,
     Stage, Staged, Commit, Committed, Cancel, Stop,
     WantShare, ShareReply, StepDone, CheckpointDone, WantPush, Push, Offer, Published,
-    BatchFormed,
+    BatchFormed, Tasks,
     jobs.Validate, jobs.Validation, jobs.Verify, jobs.Verdicts,
     types.Group, Share,
 )  # fmt: skip

@@ -17,22 +17,29 @@ Float32Array = NDArray[np.float32]
 
 
 class TaskType(StrEnum):
-    """The three questions asked of a triplet (program, input, output)."""
+    """The questions asked of a triplet (program, input, output)."""
 
     DEDUCTION = "deduction"
     ABDUCTION = "abduction"
     INDUCTION = "induction"
+    ERROR = "error"  # deduction of the exception that is raised; only with algorithm.error
+
+
+TASK_TYPES = (TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.INDUCTION)  # those of every run
+NO_ERROR = "NoError"  # the output of an error task whose program raises nothing
 
 
 class Kind(StrEnum):
-    """What a lease asks for. The first six are also the streams whose advantages are whitened apart (TRR++)."""
+    """What a lease asks for. All but the last two are also the streams whose advantages are whitened apart (TRR++)."""
 
     PROPOSE_DEDUCTION = "propose/deduction"
     PROPOSE_ABDUCTION = "propose/abduction"
     PROPOSE_INDUCTION = "propose/induction"
+    PROPOSE_ERROR = "propose/error"
     SOLVE_DEDUCTION = "solve/deduction"
     SOLVE_ABDUCTION = "solve/abduction"
     SOLVE_INDUCTION = "solve/induction"
+    SOLVE_ERROR = "solve/error"
     SEED = "seed"
     EVAL = "eval"
 
@@ -94,8 +101,9 @@ class Status(StrEnum):
 class Task:
     """A validated triplet, as the solver will meet it.
 
-    `inputs` are argument lists as source text ("1, [2, 3]"), `outputs` canonical value texts, pairwise. Deduction and
-    abduction have exactly one pair. Induction shows the first `shown` pairs and hides the rest.
+    `inputs` are argument lists as source text ("1, [2, 3]"), `outputs` canonical value texts, pairwise; the output of
+    an error task is the class name of the exception, or NoError. Induction shows the first `shown` pairs and hides the
+    rest; the others have exactly one pair.
     `key` identifies the task up to formatting, `program_key` its program; the executor's checker computed them.
     """
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from common.config import ExecutorConfig
 from common.errors import AzrError, SandboxUnavailable
 from common.jobs import Validate, Validation, Verdict, Verdicts, Verify
-from common.types import Status, Task, TaskType
+from common.types import NO_ERROR, Status, Task, TaskType
 from executor.fork_server import fork_servers
 from executor.outcome import Outcome, agreed
 from executor.process import Process
@@ -28,6 +28,7 @@ from executor.side import Side
 from executor.store import Scope, Store
 
 _SEEDS = (1, 2)  # for hashes, of the two sides
+_NAME = 80  # characters of the name of an exception
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +113,10 @@ class Shard:
         if refused is not None:
             return Validation(refused.status, refused.detail)
         first, second = sorted(self.sides, key=lambda side: side.load)
-        outcomes = await first.run(program, inputs)
+        found = _named if job.errors else list
+        outcomes = found(await first.run(program, inputs))
         if _failure(outcomes) is None:
-            again = await second.run(program, inputs)
+            again = found(await second.run(program, inputs))
             outcomes = [agreed(*pair) for pair in zip(outcomes, again, strict=True)]
         failure = _failure(outcomes)
         if failure is not None:
@@ -149,6 +151,8 @@ class Shard:
                     return _unreadable("input", answers)
                 programs = await asyncio.gather(*[self.reader.program(text) for text in answers])
                 return list(await asyncio.gather(*[self._judge(program, inputs, wanted) for program in programs]))
+            case TaskType.ERROR:
+                return [Verdict(False, Status.INFRA, "answers to an error task are not executed")] * len(answers)
 
     async def _judge(self, program: Read, inputs: Sequence[Read], wanted: Sequence[Read]) -> Verdict:
         """Does the program map every input to what is wanted of it?"""
@@ -173,6 +177,23 @@ class Shard:
             text = found.text if isinstance(found, Outcome) else found.payload.decode("utf-8", "surrogatepass")
             return text == wanted.payload.decode("utf-8", "surrogatepass")
         return found.key == wanted.key
+
+
+def _named(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """What each raised, as an outcome like any other; its key is the name, so that both sides must raise the same.
+    Values keep theirs: a program that gives now this, now that is as little deterministic where it raises nothing."""
+    return [_named_one(outcome) for outcome in outcomes]
+
+
+def _named_one(outcome: Outcome) -> Outcome:
+    if outcome.status == Status.OK:
+        return Outcome(Status.OK, NO_ERROR, outcome.key)
+    if outcome.status != Status.ERROR:
+        return outcome
+    name = outcome.text  # a claim of the program, which may call its exceptions what it likes
+    if not (name.isascii() and name.isidentifier() and len(name) <= _NAME) or name.lower() == NO_ERROR.lower():
+        return Outcome(Status.UNSERIALISABLE, "an exception that cannot be told by its name")
+    return Outcome(Status.OK, name, name.encode())
 
 
 def _failure(outcomes: Sequence[Outcome]) -> Outcome | None:

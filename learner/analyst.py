@@ -4,8 +4,9 @@ Invariants: handing a batch over takes no time and never waits; at most WAITING 
 lags, the others are skipped and counted; whatever becomes of the process, the run goes on. It ends when the intake
 closes it or dies, by whatever signal.
 
-A batch travels as the journal's kind of records: its leases, as far as they are known, its groups, and BatchFormed. The
-answer is a line of JSON. Thread and pipe are blocking, so nothing depends on the event loop that the intake runs on.
+A batch travels as the journal's kind of records: the tasks that its proposers were shown, as far as the book knows
+them, its groups, and BatchFormed. The answer is a line of JSON. Thread and pipe are blocking, so nothing depends on the
+event loop that the intake runs on.
 
 Not guaranteed: figures for every batch, or for the last ones of a run that is cut short.
 """
@@ -26,8 +27,8 @@ from contextlib import suppress
 from typing import IO, Any
 
 from common.errors import AzrError
-from common.messages import BatchFormed, Leases
-from common.types import Group, Lease
+from common.messages import BatchFormed, Tasks
+from common.types import Group, Task
 from common.wire import pack_record, unpack_record
 
 log = logging.getLogger(__name__)
@@ -41,17 +42,19 @@ Row = dict[str, Any]
 
 
 class Analyst:
-    """`command` starts the process (empty: there is none); `report` gets its rows, in the event loop of the intake.
+    """`command` starts the process (empty: there is none); `report` gets its rows, in the event loop of the intake;
+    `find` knows tasks by their keys.
 
     `counts` are batches: analysed, skipped because it lagged or is given up, lost because it failed. A row of a lost
     batch has no figures.
     """
 
-    def __init__(self, command: Sequence[str], report: Callable[[Row], None]) -> None:
+    def __init__(
+        self, command: Sequence[str], report: Callable[[Row], None], find: Callable[[str], Task | None]
+    ) -> None:
         self.counts: Counter[str] = Counter()
-        self._command, self._report = tuple(command), report
-        self._leases: dict[int, Lease] = {}
-        self._queue: queue.SimpleQueue[tuple[int, list[Group], Leases] | None] = queue.SimpleQueue()
+        self._command, self._report, self._find = tuple(command), report, find
+        self._queue: queue.SimpleQueue[tuple[int, list[Group], Tasks] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._over = False
@@ -62,16 +65,8 @@ class Analyst:
         process = self._process
         return process.pid if process is not None else None
 
-    def granted(self, lease: Lease) -> None:
-        """Remember its references and task, which its group does not carry, until it has `ended`."""
-        if self._command:
-            self._leases[lease.id] = lease
-
-    def ended(self, lease: int) -> None:
-        self._leases.pop(lease, None)
-
     def trained(self, step: int, batch: Sequence[Group]) -> None:
-        """Hand a batch over, before its leases end."""
+        """Hand a batch over."""
         if not self._command:
             return
         if self._over or self._queue.qsize() >= WAITING:
@@ -81,8 +76,9 @@ class Analyst:
             loop = asyncio.get_running_loop()
             self._thread = threading.Thread(target=self._work, args=(loop,), name="analyst", daemon=True)
             self._thread.start()
-        leases = tuple(self._leases[group.lease] for group in batch if group.lease in self._leases)
-        self._queue.put((step, list(batch), Leases(leases)))
+        keys = dict.fromkeys(key for group in batch for key in group.references)
+        shown = tuple(task for key in keys if (task := self._find(key)) is not None)
+        self._queue.put((step, list(batch), Tasks(shown)))
 
     async def close(self, patience: float) -> None:
         """End the process, after at most `patience` seconds for what it still has to do; its rows are reported."""
@@ -120,7 +116,7 @@ class Analyst:
             loop.call_soon_threadsafe(self._report, row | counts)
         self._end()
 
-    def _ask(self, step: int, batch: list[Group], leases: Leases) -> Row:
+    def _ask(self, step: int, batch: list[Group], shown: Tasks) -> Row:
         """Its answer. OSError or ValueError if the process is gone or has none, AzrError if the batch cannot travel."""
         if self._process is None:
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -135,7 +131,7 @@ class Analyst:
         limit.daemon = True
         limit.start()
         try:
-            write_batch(process.stdin, step, batch, leases)
+            write_batch(process.stdin, step, batch, shown)
             line = process.stdout.readline()
         finally:
             limit.cancel()
@@ -159,25 +155,25 @@ class Analyst:
             process.kill()
 
 
-def write_batch(stream: IO[bytes], step: int, batch: Sequence[Group], leases: Leases) -> None:
-    for record in (leases, *batch, BatchFormed(step, tuple(group.lease for group in batch))):
+def write_batch(stream: IO[bytes], step: int, batch: Sequence[Group], shown: Tasks) -> None:
+    for record in (shown, *batch, BatchFormed(step, tuple(group.lease for group in batch))):
         blob = pack_record(record)
         stream.write(_LENGTH.pack(len(blob)))
         stream.write(blob)
     stream.flush()
 
 
-def read_batches(stream: IO[bytes]) -> Iterator[tuple[int, list[Group], Mapping[int, Lease]]]:
-    """(step, groups, leases by id) of each batch written, until the stream ends."""
+def read_batches(stream: IO[bytes]) -> Iterator[tuple[int, list[Group], Mapping[str, Task]]]:
+    """(step, groups, tasks by key) of each batch written, until the stream ends."""
     groups: list[Group] = []
-    leases: dict[int, Lease] = {}
+    shown: dict[str, Task] = {}
     while len(head := stream.read(_LENGTH.size)) == _LENGTH.size:
         record = unpack_record(stream.read(_LENGTH.unpack(head)[0]))
         match record:
-            case Leases(granted):
-                leases = {lease.id: lease for lease in granted}
+            case Tasks(tasks):
+                shown = {task.key: task for task in tasks}
             case Group():
                 groups.append(record)
             case BatchFormed(step):
-                yield step, groups, leases
+                yield step, groups, shown
                 groups = []

@@ -1,11 +1,13 @@
 """From a batch of groups to what each trainer rank trains.
 
-The loss of a batch is Σ_s w_s · (token losses of stream s) / (tokens of s in the whole batch) over the six streams s.
+The loss of a batch is Σ_s w_s · (token losses of stream s) / (tokens of s in the whole batch) over the streams s.
 Every sequence carries its weight w_s / T_s, so the gradient does not depend on how sequences are packed, on the number
 of micro-batches or on the number of ranks (up to floating-point order).
 
-w_s is 1/6, also where a stream has no sequence in a batch: what a stream weighs must not jump because another one
-happened to be empty. Where streams are left out for a whole run that only scales the loss, which AdamW divides out.
+w_s is 1/6, or 1/8 with error deduction, also where a stream has no sequence in a batch, or no quota (answers that
+measure proposals are trained all the same): what a stream weighs must not jump because another one happened to be
+empty. Where streams are left out for a whole run that only scales the loss, which
+AdamW divides out.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import numpy as np
 
 from common.config import AlgorithmConfig
 from common.seeds import derive
-from common.types import STREAMS, Group, Int32Array, Kind, MicroBatch, Sample, Share
+from common.types import Group, Int32Array, Kind, MicroBatch, Sample, Share
 from learner.advantage import shuffle, whiten
 
 
@@ -68,7 +70,8 @@ def sequences(step: int, batch: Sequence[Group], algorithm: AlgorithmConfig, see
         tokens[sample.stream] += len(sample.tokens)
     total = sum(tokens.values())
     equal = algorithm.stream_weight == "equal"
-    weight = {stream: 1.0 / len(STREAMS) / count if equal else 1.0 / total for stream, count in tokens.items()}
+    parts = len(algorithm.streams)
+    weight = {stream: 1.0 / parts / count if equal else 1.0 / total for stream, count in tokens.items()}
     rows = [
         TrainSequence(prompt, sample, float(advantage), weight[sample.stream], step)
         for (_, prompt, sample), advantage in zip(found, advantages.values, strict=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.config import EvalConfig
 from common.errors import ConfigError
-from common.types import Group, Task, TaskType
+from common.types import TASK_TYPES, Group, Task, TaskType
 from learner.task_book import task_from_json
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Round:
         return sum(answers) / len(answers) if answers else 0.0
 
     def accuracies(self, eval_set: EvalSet = EvalSet.STANDARD) -> dict[str, float]:
-        return {t.value: self.accuracy(eval_set, t) for t in TaskType}
+        return {t.value: self.accuracy(eval_set, t) for t in TASK_TYPES}
 
     def _answers(self, eval_set: EvalSet, task_type: TaskType) -> list[bool]:
         return [right for q, right in self.right.items() if q.set is eval_set and q.task.type is task_type]
@@ -152,8 +152,8 @@ def held_out(model: Path, per_type: int, file: str = STANDARD_FILE, key: str = "
             f"{path} is missing: set eval.{key}=0 or provide held-out tasks (a JSON object of common.types.Task a line)"
         )
     rows = [task_from_json(line) for line in path.read_text().splitlines() if line]
-    found = [task for t in TaskType for task in [row for row in rows if row.type is t][:per_type]]
-    if len(found) < per_type * len(TaskType):
+    found = [task for t in TASK_TYPES for task in [row for row in rows if row.type is t][:per_type]]
+    if len(found) < per_type * len(TASK_TYPES):
         raise ConfigError(f"{path} holds {len(rows)} tasks, too few for eval.{key}={per_type} of each type")
     return found
 

@@ -22,13 +22,14 @@ from common.clock import Clock
 from common.config import Config
 from common.errors import AzrError, WireError
 from common.transport import Peer
-from common.types import STREAMS, Group, Kind, Lease, Share, Task
+from common.types import Group, Kind, Lease, Share, Task
 from learner.admission import APART, Admission, Ended, Limits
 from learner.analyst import Analyst
 from learner.batch import sequences, shares
 from learner.evaluation import Evaluation, Question, Round
 from learner.figures import of_book, of_pushes, step_row
 from learner.group_check import require_consistent
+from learner.intrinsic import Programs
 from learner.journal import Journal
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
@@ -47,13 +48,14 @@ EXPIRY_INTERVAL = 1.0  # seconds between looks for silent leases
 
 def quota(config: Config) -> dict[Kind, int]:
     """G_k, groups of each kind in a batch."""
-    return {k: config.algorithm.proposals if k.proposes else config.algorithm.solves for k in STREAMS}
+    return {k: config.algorithm.proposals if k.proposes else config.algorithm.solves for k in config.algorithm.streams}
 
 
 class Intake:
     """Handler of the intake's server.
 
-    `seeds` begin a new book, `notify` reaches an actor, `held_out` are keys of programs that no proposal may use.
+    `seeds` begin a new book, `notify` reaches an actor, `held_out` are keys of programs that no proposal may use,
+    `programs` is what measures them where learner.intrinsic.measures.
     """
 
     def __init__(
@@ -66,9 +68,10 @@ class Intake:
         notify: Callable[[Peer, object], Awaitable[None]],
         held_out: frozenset[str] = frozenset(),
         analysis: Sequence[str] = (),
+        programs: Programs | None = None,
     ) -> None:
         self._config, self._folder, self._clock = config, folder, clock
-        self._notify = notify
+        self._notify, self._programs = notify, programs
         self.book = TaskBook(folder / "tasks.sqlite", seeds, config, held_out)
         self.seeding = Seeding(config, self.book)
         self.leases = LeaseLedger(folder / "tasks.sqlite", config.run.incarnation)
@@ -86,7 +89,7 @@ class Intake:
         )
         self.evaluation = Evaluation(questions, config.eval, config.learner.steps)
         self.log = RunLog(folder)
-        self.analyst = Analyst(analysis, self.log.analysis)
+        self.analyst = Analyst(analysis, self.log.analysis, self.book.find)
         self.safety = SafetyLog(folder / "safety.jsonl", config.safety.on_flag)
         self.journal = Journal(folder / "journal", keep=config.logging.keep_journal)
         self.finished = asyncio.Event()
@@ -108,7 +111,7 @@ class Intake:
         while (following := step + len(replay)) in held.batches and following < self._config.learner.steps:
             replay[following] = held.batches[following]
         self.leases.rewind(step, [*held.waiting, *(g.lease for groups in replay.values() for g in groups)])
-        rebuild(self.book, step, held.batches, self._config)
+        rebuild(self.book, step, held.batches, self._config, self._programs)
         self.admission.resume(step, step + len(replay), self.leases.following())
         for number, groups in replay.items():
             self._take_batch(number, groups)
@@ -240,13 +243,10 @@ class Intake:
 
     def _make(self, lease: int, version: int) -> Lease:
         self.leases.granted(lease, version)
-        made = self._maker.make(lease, version)
-        self.analyst.granted(made)
-        return made
+        return self._maker.make(lease, version)
 
     def _ended(self, end: Ended) -> None:
         self.leases.ended(end.lease, end.attempt, end.fate, end.step)
-        self.analyst.ended(end.lease)
 
     def _deliver(self, group: Group) -> m.Ack:
         if group.incarnation != self._config.run.incarnation:
@@ -277,7 +277,7 @@ class Intake:
 
     def _take_batch(self, step: int, batch: list[Group]) -> None:
         learner = self._config.learner
-        batch = settle(step, batch, self._config, self.book, self._batches.values())
+        batch = settle(step, batch, self._config, self.book, self._batches.values(), self._programs)
         rows = sequences(step, batch, self._config.algorithm, self._config.run.seed).rows
         self._batches[step] = batch
         self._shares[step] = shares(step, rows, learner.ranks, learner.micro_batch_tokens)

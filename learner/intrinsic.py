@@ -5,7 +5,7 @@ A term is min(coefficient · x, limit) with x one of
     complexity        cognitive complexity / 15
     halstead          0.5 · min(effort / 10⁴, 1) + 0.3 · min(cyclomatic / 10, 1) + 0.2 · min(volume / 500, 1)
     edit_distance     mean distance of the syntax tree to those of the references
-    answer_diversity  1 − p(answer), answer: the output (deduction), the input (abduction), of all in the book
+    answer_diversity  1 − p(answer), answer: the output (deduction, error), the input (abduction), of all in the book
     input_diversity   the same, mean over the inputs of an induction task
     output_diversity  the same, mean over its outputs
 
@@ -150,7 +150,7 @@ def _of_program(task: Task, references: Sequence[Task], programs: Programs) -> d
 def _asked(task: Task) -> dict[str, tuple[str, ...]]:
     """What diversity is taken of, by the name of its term."""
     match task.type:
-        case TaskType.DEDUCTION:
+        case TaskType.DEDUCTION | TaskType.ERROR:
             return {"answer_diversity": task.outputs}
         case TaskType.ABDUCTION:
             return {"answer_diversity": task.inputs}

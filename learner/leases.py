@@ -1,6 +1,6 @@
 """What a lease contains.
 
-Lease ids say their kind (`id % 8`), and the material is drawn by a generator seeded with (run seed, lease id) from a
+Lease ids say their kind (`id % 10`), and the material is drawn by a generator seeded with (run seed, lease id) from a
 book that grows at version boundaries only: given the version in force at its grant, what a lease contains does not
 depend on timing.
 """

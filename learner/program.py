@@ -1,9 +1,12 @@
 """What the text of a program says about it: complexity, size, and how far it is from another one.
 
 Programs of models are parsed here and never run. One that cannot be parsed, or is beyond the limits, has no figures;
-what the parsers refuse is refused as an exception, and a parser that dies takes only the analysis process with it.
+what the parsers refuse is refused as an exception. A parser that dies takes only the analysis process with it, unless
+an intrinsic reward looks at programs: then the intake measures valid proposals, too, which the executor's checker has
+parsed before.
 
-Imported by the analysis process alone: complexipy, radon and rapidfuzz are no business of the intake.
+The intake does not import it but is given it where it is wanted: complexipy, radon and rapidfuzz are none of its
+business.
 """
 
 from __future__ import annotations

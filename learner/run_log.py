@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from common.messages import Report
-from common.types import STREAMS, Group, Sample, Status, TaskType
+from common.types import STREAMS, TASK_TYPES, Group, Sample, Status
 from learner import trace
 from learner.batch import TrainSequence, staleness
 from learner.evaluation import EvalSet, Round
@@ -97,7 +97,7 @@ class RunLog:
         figures = {
             f"eval/{t}" if s is EvalSet.STANDARD else f"eval/{s}/{t}": result.accuracy(s, t)
             for s in result.sets
-            for t in TaskType
+            for t in TASK_TYPES
         }
         self._metrics.write(json.dumps({"version": result.version, **figures}) + "\n")
         answers = (
@@ -181,5 +181,5 @@ class RunLog:
 def _figures(result: Round, eval_set: EvalSet) -> dict[str, Any]:
     return {
         "accuracy": result.accuracies(eval_set),
-        "asked": {t.value: result.asked(eval_set, t) for t in TaskType},
+        "asked": {t.value: result.asked(eval_set, t) for t in TASK_TYPES},
     }

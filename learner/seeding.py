@@ -1,9 +1,10 @@
 """Seeding: the base model proposes the tasks that the book starts with (Absolute Zero, section 3.2).
 
 Leases of kind `seed`, all before the first lease that is trained: nothing is solved, rewarded or trained. It goes in
-rounds, deduction and abduction side by side, then induction, whose programs come from the other two. The valid
-proposals of a round enter the book at version 0, in the order of the round, once the round is complete; the next round
-draws its references from them. So the seeds depend on the model, the configuration and the run's seed, not on timing.
+rounds: deduction, abduction and, where there is such, error deduction side by side, then induction, whose programs come
+from the first two. The valid proposals of a round enter the book at version 0, in the order of the round, once the
+round is complete; the next round draws its references from them. So the seeds depend on the model, the configuration
+and the run's seed, not on timing.
 
 The book has the state: it tells how many proposals were made and what became of them, so that seeding goes on after a
 crash with the round it was in. With `seeds.load` the rows of a file take the place of proposals; what they say of
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from common import seed_rows
 from common.config import Config
-from common.errors import PartFailed
+from common.errors import ConfigError, PartFailed
 from common.types import Group, Status, Task, TaskType
 from learner.leases import blank
 from learner.task_book import Seed, TaskBook
@@ -35,7 +36,7 @@ ATTEMPTS = 3  # failed groups of one proposal, after which it counts as one that
 
 FLAGGED = "flagged"  # a valid proposal that safety.on_flag keeps out of the book
 
-_STAGES = ((TaskType.DEDUCTION, TaskType.ABDUCTION), (TaskType.INDUCTION,))
+_STAGES = ((TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.ERROR), (TaskType.INDUCTION,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,15 @@ class Seeding:
     """
 
     def __init__(self, config: Config, book: TaskBook) -> None:
-        self._settings, self._book = config.seeds, book
+        self._settings, self._types, self._book = config.seeds, config.algorithm.task_types, book
         rows = seed_rows.read(Path(config.seeds.load)) if config.seeds.load else ()
-        self._rows = {t: [row for row in rows if row.type is t] for t in TaskType}
+        strange = next((row.type for row in rows if row.type not in self._types), None)
+        if strange is not None:
+            raise ConfigError(
+                f"{config.seeds.load} has {strange} tasks, which this run does not have: set algorithm.{strange}=true "
+                "or leave them out"
+            )
+        self._rows = {t: [row for row in rows if row.type is t] for t in self._types}
         self._slots: list[Slot] = []  # the round, in its order
         self._results: dict[Slot, Seed] = {}
         self._todo: deque[Slot] = deque()
@@ -72,7 +79,7 @@ class Seeding:
         counts = self._book.seed_counts()
         slots: list[Slot] = []
         for stage in _STAGES:
-            wanted = [(t, self._wanted(t, counts[t])) for t in stage]
+            wanted = [(t, self._wanted(t, counts[t])) for t in stage if t in self._types]
             slots = [Slot(n, self._asked(t, n)) for t, numbers in wanted for n in numbers]
             if slots:
                 break
@@ -114,8 +121,8 @@ class Seeding:
         """Per type: tasks in the book, and tasks wanted; with `seeds.load` rows done, and rows."""
         if self._settings.load:
             counts = self._book.seed_counts()
-            return {t.value: (counts[t].total(), len(self._rows[t])) for t in TaskType}
-        return {t.value: (self._book.added[t], self._settings.tasks) for t in TaskType}
+            return {t.value: (counts[t].total(), len(self._rows[t])) for t in self._types}
+        return {t.value: (self._book.added[t], self._settings.tasks) for t in self._types}
 
     def _asked(self, task_type: TaskType, number: int) -> Task:
         return self._rows[task_type][number] if self._settings.load else blank(task_type)

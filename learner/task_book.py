@@ -180,13 +180,13 @@ class TaskBook:
 
     @property
     def sizes(self) -> dict[TaskType, int]:
-        """Tasks that can be drawn."""
-        return {kind: len(pool.entries) for kind, pool in self._pools.items()}
+        """Tasks that can be drawn, of each type of this run."""
+        return {kind: len(self._pools[kind].entries) for kind in self._config.algorithm.task_types}
 
     @property
     def added(self) -> dict[TaskType, int]:
-        """Tasks that ever entered."""
-        return {kind: pool.added for kind, pool in self._pools.items()}
+        """Tasks that ever entered, of each type of this run."""
+        return {kind: self._pools[kind].added for kind in self._config.algorithm.task_types}
 
     @property
     def seeds(self) -> list[Task]:
@@ -195,8 +195,8 @@ class TaskBook:
         return [task_from_json(text) for (text,) in rows]
 
     def seed_counts(self) -> dict[TaskType, Counter[str]]:
-        """Per type, what became of its seed leases: by status."""
-        counts: dict[TaskType, Counter[str]] = {kind: Counter() for kind in TaskType}
+        """Per type of this run, what became of its seed leases: by status."""
+        counts: dict[TaskType, Counter[str]] = {kind: Counter() for kind in self._config.algorithm.task_types}
         rows = self._db.execute(f"SELECT type, event, count(*) FROM events WHERE {_SEEDED} GROUP BY type, event")
         for kind, event, count in rows:
             counts[TaskType(kind)][Status.OK.value if event == "added" else event.removeprefix("seed/")] += count

@@ -24,7 +24,7 @@ from actors.triplets import PythonTriplets
 from actors.wording import Proposal
 from common.config import AlgorithmConfig, Config, EngineConfig, EnvironmentConfig, ExecutorConfig
 from common.jobs import Validate, Verdict
-from common.types import STREAMS, Group, Kind, Lease, Status, Task, TaskType
+from common.types import TASK_TYPES, Group, Kind, Lease, Status, Task, TaskType
 from executor.shard import Shard
 from learner.batch import sequences
 from learner.leases import LeaseMaker, lease_id
@@ -148,11 +148,11 @@ async def test_a_solve_rate_is_over_all_answers_however_many_are_trained(
 
 
 async def test_answers_that_measure_a_proposal_are_sampled_at_temperature_1(executor: Shard, book: TaskBook) -> None:
-    book.add(1, [(None, a_task("a", t), 0.5) for t in TaskType])
+    book.add(1, [(None, a_task("a", t), 0.5) for t in TASK_TYPES])
     config = Config(algorithm=AlgorithmConfig(samples=SAMPLES), engine=LONG)
     maker = LeaseMaker(config, book)
     assert maker.evaluation(7, 0, a_task("b"), temperature=0.0).temperature == 0.0
-    assert {maker.make(lease_id(kind, 1), version=0).temperature for kind in STREAMS} == {1.0}
+    assert {maker.make(lease_id(kind, 1), version=0).temperature for kind in config.algorithm.streams} == {1.0}
     engine = FakeEngine(lambda prompt, i: OFFERED if prompt.startswith("propose") else RIGHT)
     await run_episode(maker.make(lease_id(Kind.PROPOSE_DEDUCTION, 1), 0), parts_of(engine, executor, book, config))
     asked, measured = engine.calls
@@ -169,16 +169,18 @@ def long_and_short(kind: Kind, shift: float) -> Group:
     return a_group(0, kind, samples)
 
 
-async def test_trr_plus_plus_whitens_six_streams_apart_over_sequences_or_over_tokens() -> None:
-    batch = [long_and_short(kind, shift=10.0 * i) for i, kind in enumerate(STREAMS)]
+@pytest.mark.parametrize(("error", "streams"), [(False, 6), (True, 8)])
+async def test_trr_plus_plus_whitens_streams_apart_over_sequences_or_over_tokens(error: bool, streams: int) -> None:
+    of_run = AlgorithmConfig(error=error).streams
+    batch = [long_and_short(kind, shift=10.0 * i) for i, kind in enumerate(of_run)]
     root = math.sqrt(6 / 7)  # squared deviations 6 · ¼ + 2 · 2¼ = 6, over 8 tokens less one
     official = [0.5 / root, -1.5 / root, 0.5 / root, -1.5 / root]
     ours = [math.sqrt(0.75), -math.sqrt(0.75)] * 2  # mean 0, squared deviations 4, over 4 sequences less one
     for whiten, expected in (("tokens", official), ("sequences", ours)):
-        found = sequences(0, batch, AlgorithmConfig(whiten=whiten), seed=0)
-        assert [row.advantage for row in found.rows] == pytest.approx(expected * 6, rel=1e-6)
-        # each stream weighs a sixth, spread over its 8 tokens
-        assert [row.weight for row in found.rows] == pytest.approx([1 / 48] * 24)
+        found = sequences(0, batch, AlgorithmConfig(whiten=whiten, error=error), seed=0)
+        assert [row.advantage for row in found.rows] == pytest.approx(expected * streams, rel=1e-6)
+        # each stream weighs a sixth, or an eighth, spread over its 8 tokens
+        assert [row.weight for row in found.rows] == pytest.approx([1 / (8 * streams)] * (4 * streams))
 
 
 # -- the question ------------------------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ async def test_a_prompt_does_not_hold_what_it_asks_for() -> None:
 
 
 async def test_references_are_distinct_triplets_of_the_type_in_question(book: TaskBook) -> None:
-    given = [a_task(f"{t.value}{i}", t) for t in TaskType for i in range(20)]
+    given = [a_task(f"{t.value}{i}", t) for t in TASK_TYPES for i in range(20)]
     book.add(1, [(None, task, 0.5) for task in given])
     for task_type in (TaskType.DEDUCTION, TaskType.ABDUCTION):
         drawn = book.references(random.Random(0), task_type, 6)
@@ -395,3 +397,33 @@ async def test_a_program_is_proposed_once(executor: Shard, book: TaskBook) -> No
     assert book.sizes[TaskType.DEDUCTION] == 1
     (known,) = (await proposal(executor, book, OFFERED, *[RIGHT] * 8)).samples
     assert (known.status, known.reward) == (Status.KNOWN, -0.5)
+
+
+# -- error deduction, off in the published runs ------------------------------------------------------------------
+
+
+async def test_error_deduction_from_the_proposal_to_the_rewards(executor: Shard, book: TaskBook) -> None:
+    """The exception is the answer, whatever is said behind a colon; what raises by itself is not legal."""
+    config = Config(algorithm=AlgorithmConfig(error=True), engine=LONG)
+    kind = Kind.PROPOSE_ERROR
+    lease = Lease(lease_id(kind, 0), 0, kind, 0, seed=1, samples=4)
+    program = "def f(a):\n return [7][a]"
+
+    async def outcome(response: str, *answers: str) -> Group:
+        engine = FakeEngine(lambda prompt, i: response if prompt.startswith("propose") else answers[i])
+        return await run_episode(lease, parts_of(engine, executor, book, config))
+
+    answers = [f"<answer>{text}</answer>" for text in ("IndexError: list index", "indexerror", "KeyError", "NoError")]
+    group = await outcome(f"<answer>{program}\ninput:1</answer>", *answers)
+    assert group.proposal is not None and group.proposal.outputs == ("IndexError",)
+    assert [s.stream for s in group.samples] == [kind, *[Kind.SOLVE_ERROR] * 4]
+    assert [s.reward for s in group.samples] == [0.5, 1.0, 1.0, -0.5, -0.5]
+    runs = await outcome(f"<answer>{program}\ninput:0</answer>", *answers)
+    assert runs.proposal is not None and (runs.proposal.outputs, runs.solve_rate) == (("NoError",), 0.25)
+    for response, status in (
+        ("def f(a):\n raise KeyError\ninput:1", "policy"),
+        ("def f(a):\n return [7][a]\ninput:1 / 0", "input"),
+        ("def f(a):\n return [7][a\ninput:1", "syntax"),
+    ):
+        (sample,) = (await outcome(f"<answer>{response}</answer>")).samples
+        assert (sample.status, sample.reward) == (status, -0.5)

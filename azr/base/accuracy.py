@@ -62,6 +62,8 @@ class Accuracy:
                 guess = grammar.parse(text)
                 hidden = zip(task.inputs[task.shown :], task.outputs[task.shown :], strict=True)
                 return guess is not None and all(str(guess.output(int(given))) == output for given, output in hidden)
+            case TaskType.ERROR:
+                raise ValueError("programs of the grammar raise nothing")
 
     def _valid(self, reference: Task, response: str) -> bool:
         draft = self._environment.parse_proposal(reference.type, [reference], response)

@@ -21,7 +21,7 @@ from azr.base import heldout, tokenizer
 from azr.base.accuracy import Accuracy
 from azr.base.pretrain import Trained, pretrain
 from azr.base.recipe import Recipe
-from common.types import Task, TaskType
+from common.types import TASK_TYPES, Task
 
 _MEASURED = 200  # tasks per type
 _WORTH_MEASURING = 1000  # steps
@@ -83,7 +83,7 @@ def _measure(
     """By task type: accuracy on each set, free and forced to think, and the share of valid proposals."""
     accuracy = Accuracy(trained.model, folder)
     figures: dict[str, dict[str, float]] = {}
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         found = {"valid_proposals": accuracy.proposing(task_type, _MEASURED)}
         for name, tasks in sets.items():
             asked = [task for task in tasks if task.type is task_type][:_MEASURED]

@@ -18,7 +18,7 @@ from actors.environment import task_key
 from azr.base import grammar
 from azr.base.text import task_of
 from common.errors import PartFailed
-from common.types import Task, TaskType
+from common.types import TASK_TYPES, Task, TaskType
 from executor import checker, frames
 from executor.keys import KEY_BYTES
 
@@ -54,7 +54,7 @@ def read(model_path: Path, name: str = STANDARD) -> dict[TaskType, tuple[Task, .
         ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise PartFailed("model", f"cannot read {path}: {error!r}", hint="make the base model again") from error
-    return {kind: tuple(task for task in tasks if task.type is kind) for kind in TaskType}
+    return {kind: tuple(task for task in tasks if task.type is kind) for kind in TASK_TYPES}
 
 
 def _task(row: dict[str, object]) -> Task:
@@ -64,7 +64,7 @@ def _task(row: dict[str, object]) -> Task:
 
 def _tasks(rng: random.Random, lengths: Sequence[float], per_type: int) -> tuple[Task, ...]:
     found: dict[str, Task] = {}
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         wanted = len(found) + per_type
         while len(found) < wanted:
             task = _with_keys(task_of(task_type, grammar.draw(rng, held_out=True, lengths=lengths), rng))

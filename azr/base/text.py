@@ -35,14 +35,14 @@ class Mix:
     """
 
     kinds: tuple[tuple[Kind, int], ...] = (
-        (Kind.SOLVE_DEDUCTION, 28),
-        (Kind.SOLVE_ABDUCTION, 24),
-        (Kind.SOLVE_INDUCTION, 24),
+        (Kind.SOLVE_DEDUCTION, 27),
+        (Kind.SOLVE_ABDUCTION, 21),
+        (Kind.SOLVE_INDUCTION, 28),
         (Kind.PROPOSE_DEDUCTION, 5),
         (Kind.PROPOSE_ABDUCTION, 5),
         (Kind.PROPOSE_INDUCTION, 14),
     )
-    lengths: tuple[float, ...] = (20, 22, 22, 20, 16)  # weights of programs of 1, 2, … statements
+    lengths: tuple[float, ...] = (25, 25, 25, 15, 10)  # weights of programs of 1, 2, … statements
     induced_lengths: tuple[float, ...] = (45, 35, 20)  # … that are to be induced: of longer ones few can be
     thoughts: float = 0.1  # share of solutions with a thought, at the end
     first_thoughts: float = 0.8

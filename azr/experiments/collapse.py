@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import PartFailed
-from common.types import Status, TaskType, propose
+from common.types import TASK_TYPES, Status, TaskType, propose
 
 LEAST = 0.05  # of the first quarter, below which nothing can be said
 COPIES = (Status.KNOWN, Status.COPY)
@@ -58,7 +58,7 @@ def of_steps(rows: Sequence[Mapping[str, float]]) -> list[Trend]:
     """
     quarter = len(rows) // 4
     found = []
-    for task_type in TaskType if quarter else ():
+    for task_type in TASK_TYPES if quarter else ():
         stream = propose(task_type)
         for name, kept in (("valid", 0.5), ("novel", 0.5), ("learnable", 0.2)):
             shares = [

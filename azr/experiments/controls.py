@@ -20,7 +20,7 @@ from azr.base import grammar
 from azr.base.grammar import Program
 from common import seed_rows
 from common.config import Config
-from common.types import Task, TaskType
+from common.types import TASK_TYPES, Task, TaskType
 
 AZR = "azr"
 
@@ -75,7 +75,7 @@ def _without_proposals(config: Config) -> list[str]:
 def grammar_tasks(config: Config, per_type: int, rng: random.Random) -> list[Task]:
     """Tasks on distinct programs that are not held out, not constant and not the identity; without keys."""
     tasks: list[Task] = []
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         programs: set[str] = set()
         while len(programs) < per_type:
             program = grammar.draw(rng, held_out=False)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 
 from azr.experiments.results import CellResult
-from common.types import TaskType
+from common.types import TASK_TYPES, TaskType
 
 WIDTH, HEIGHT, GAP, LEFT, TOP = 280, 220, 44, 48, 40
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito: told apart by the colour-blind
@@ -18,7 +18,7 @@ GREY = "#767676"
 
 def svg(cells: Mapping[str, CellResult], forced: Mapping[str, float], last: int) -> str:
     """`forced`: accuracy of the base with the thought begun, per task type; `last`: the last version."""
-    panels = [_panel(x, t, cells, forced.get(t), last) for x, t in zip(range(3), TaskType, strict=True)]
+    panels = [_panel(x, t, cells, forced.get(t), last) for x, t in zip(range(3), TASK_TYPES, strict=True)]
     width, height = LEFT + 3 * (WIDTH + GAP), TOP + HEIGHT + 80
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '

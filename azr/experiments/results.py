@@ -12,7 +12,7 @@ from typing import Any
 
 from azr.experiments.answers import Bases, Point, differences
 from azr.experiments.intervals import Interval, bootstrap, mean
-from common.types import TaskType
+from common.types import TASK_TYPES, TaskType
 from learner.evaluation import EvalSet
 
 MEAN = "mean"
@@ -63,7 +63,7 @@ class Target:
 def cell(bases: Bases, last: int) -> CellResult:
     """Of the finished runs of one cell, trained up to version `last`."""
     changes = {s.value: _changes(bases, Point(0, s), Point(last, s)) for s in PLAIN}
-    return CellResult(len(bases), sum(map(len, bases)), _kept(changes), {t.value: _curve(bases, t) for t in TaskType})
+    return CellResult(len(bases), sum(map(len, bases)), _kept(changes), {t.value: _curve(bases, t) for t in TASK_TYPES})
 
 
 def forced(bases: Bases) -> CellResult:
@@ -83,7 +83,7 @@ def targets(azr: CellResult | None, above: Mapping[str, Mapping[str, Change]]) -
     return [
         _gain("deduction gains at least 20 points", standard, [TaskType.DEDUCTION], 0.20),
         _gain("the mean of the three gains at least 15 points", standard, [MEAN], 0.15),
-        _gain("none of the three goes down", standard, [*TaskType], 0.0),
+        _gain("none of the three goes down", standard, [*TASK_TYPES], 0.0),
         _above("above the base with forced thought on a task", above.get(EvalSet.STANDARD, {})),
         _above("above the base with forced thought on a task of the harder set", above.get(EvalSet.HARDER, {})),
         _end("induction ends at 0.20 or more", standard.get(TaskType.INDUCTION), 0.20),
@@ -121,7 +121,7 @@ def _end(text: str, change: Change | None, least: float) -> Target:
 
 
 def _changes(bases: Bases, before: Point, after: Point, level: float = 0.95) -> dict[str, Change]:
-    names: dict[str, list[TaskType]] = {**{t.value: [t] for t in TaskType}, MEAN: list(TaskType)}
+    names: dict[str, list[TaskType]] = {**{t.value: [t] for t in TASK_TYPES}, MEAN: list(TASK_TYPES)}
     found = {name: _change(bases, types, before, after, level) for name, types in names.items()}
     return {name: change for name, change in found.items() if change is not None}
 

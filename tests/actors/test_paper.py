@@ -23,6 +23,8 @@ def f(a):
     return g(a)"""
 DEDUCTION = Task(TaskType.DEDUCTION, PROGRAM, ("5",), ("6",), "key")
 
+ERROR = Task(TaskType.ERROR, PROGRAM, ("5",), ("KeyError",), "key")
+
 
 def answer(text: str, thought: str = "hm") -> str:
     return f"{thought}</think>\n<answer>{text}</answer>"
@@ -32,7 +34,8 @@ def test_prompts_state_the_rules_that_the_executor_enforces() -> None:
     assert set(MODULES) == policy.MODULES
     assert set(BANNED) == {name for name in policy.BANNED_NAMES if not name.startswith("_")}
     paper = Paper()
-    prompts = [paper.propose_prompt(task_type, []) for task_type in (TaskType.DEDUCTION, TaskType.ABDUCTION)]
+    pairs = (TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.ERROR)
+    prompts = [paper.propose_prompt(task_type, []) for task_type in pairs]
     prompts.append(paper.solve_prompt(Task(TaskType.INDUCTION, PROGRAM, ("1", "2"), ("1", "2"), "", shown=1)))
     for prompt in prompts:
         assert ", ".join(MODULES) in prompt and ", ".join(BANNED) in prompt and "`f`" in prompt
@@ -43,7 +46,7 @@ def test_every_prompt_is_a_conversation_that_ends_within_the_thought() -> None:
     induction = Task(TaskType.INDUCTION, PROGRAM, ("1", "2"), ("1", "2"), "", "hint", 1)
     abduction = Task(TaskType.ABDUCTION, PROGRAM, ("5",), ("6",), "")
     prompts = [paper.propose_prompt(t, [DEDUCTION]) for t in TaskType]
-    prompts += [paper.solve_prompt(task) for task in (DEDUCTION, abduction, induction)]
+    prompts += [paper.solve_prompt(task) for task in (DEDUCTION, abduction, induction, ERROR)]
     for prompt in prompts:
         assert prompt.endswith("\nAssistant: <think>") and prompt.count("\nUser: ") == 1
         assert "{{" not in prompt and "}}" not in prompt
@@ -55,6 +58,20 @@ def test_references_are_numbered_and_whole() -> None:
         shown = f"Example {number}\n```python\n{PROGRAM}\n```\n```input\n5\n```\n```output\n6\n```"
         assert shown in prompt
     assert "example" not in Paper().propose_prompt(TaskType.DEDUCTION, []).lower()
+
+
+def test_error_tasks_have_words_of_their_own() -> None:
+    paper = Paper(banned=("raise", "assert"))
+    prompt = paper.propose_prompt(TaskType.ERROR, [ERROR])
+    assert f"```python\n{PROGRAM}\n```\n```input\n5\n```\n```error\nKeyError\n```" in prompt
+    assert "hold one of these words: raise, assert.\n" in prompt and "must run on the input" not in prompt
+    for task_type in (TaskType.DEDUCTION, TaskType.ABDUCTION):
+        other = paper.propose_prompt(task_type, [])
+        assert "one of these words" not in other and "must run on the input" in other
+    assert "one of these words" not in Paper().propose_prompt(TaskType.ERROR, [])
+    assert "NoError" in paper.solve_prompt(ERROR)
+    for text in ("```error\nKeyError\n```", "The error is KeyError.", "KeyError", "```\nKeyError\n```"):
+        assert paper.read_answer(TaskType.ERROR, answer(text)) == Answer("KeyError", True)
 
 
 @pytest.mark.parametrize("message", [False, True])

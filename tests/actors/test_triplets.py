@@ -20,7 +20,7 @@ from azr.base import grammar
 from common.config import EnvironmentConfig
 from common.errors import PartFailed
 from common.jobs import Validate, Validation, Verdict, Verdicts, Verify
-from common.types import Status, Task, TaskType
+from common.types import TASK_TYPES, Status, Task, TaskType
 
 CONFIG = EnvironmentConfig(references=1, inputs=4, shown=2)
 PROGRAM = "def f(a):\n b=(a+7)%10\n return b"
@@ -197,7 +197,7 @@ async def test_nothing_to_judge_asks_nothing(triplets: PythonTriplets) -> None:
 
 def test_identity_is_solvable(triplets: PythonTriplets) -> None:
     lax = PythonTriplets(dataclasses.replace(CONFIG, degenerate=False))
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         task = triplets.identity(task_type)
         validated = asyncio.run(lax.validate(Draft(task_type, IDENTITY, task.inputs), GrammarExecutor()))
         assert validated.task is not None
@@ -227,3 +227,83 @@ def test_missing_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     with pytest.raises(PartFailed, match=r"tokenizer\.json has no model"):
         Codec(tmp_path)
+
+
+# -- error deduction ---------------------------------------------------------------------------------------------
+
+FAILING = "def f(a):\n return 1 // a"
+
+
+class FailingExecutor:
+    """Every program divides one by its input."""
+
+    def __init__(self) -> None:
+        self.asked: list[Validate | Verify] = []
+
+    async def validate(self, job: Validate) -> Validation:
+        self.asked.append(job)
+        outputs = tuple("ZeroDivisionError" if text == "0" else "NoError" for text in job.inputs)
+        return Validation(Status.OK, "", outputs, job.program, job.inputs)
+
+    async def verify(self, job: Verify) -> Verdicts:
+        raise AssertionError("words need no executor")
+
+
+async def test_an_error_task_asks_for_the_exception(triplets: PythonTriplets) -> None:
+    executor = FailingExecutor()
+    draft = triplets.parse_proposal(TaskType.ERROR, [], f"<answer>{FAILING}\ninput:0</answer>")
+    assert draft == Draft(TaskType.ERROR, FAILING, ("0",))
+    task = (await triplets.validate(draft, executor)).task
+    key = task_key(TaskType.ERROR, FAILING, ("0",))
+    assert task == Task(TaskType.ERROR, FAILING, ("0",), ("ZeroDivisionError",), key, program_key=FAILING)
+    assert executor.asked == [Validate(FAILING, ("0",), errors=True)]  # and nothing on other inputs
+    assert triplets.propose_prompt(TaskType.ERROR, [task]) == f"propose error\n{FAILING}\ninput:0\n"
+    assert triplets.solve_prompt(task) == f"solve error\n{FAILING}\ninput:0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("ZeroDivisionError", True),
+        ("zerodivisionerror", True),
+        ("ZeroDivisionError: integer division or modulo by zero", True),
+        ("ZeroDivisionError because a is 0", True),
+        (" ZeroDivisionError\n", True),
+        ("a ZeroDivisionError", False),
+        ("ZeroDivisionErrors", False),
+        ("ArithmeticError", False),
+        ("NoError", False),
+        (":", False),
+        (": ZeroDivisionError", False),
+    ],
+)
+async def test_an_error_is_told_by_its_first_word(triplets: PythonTriplets, text: str, right: bool) -> None:
+    task = Task(TaskType.ERROR, FAILING, ("0",), ("ZeroDivisionError",), "key")
+    verdicts = await triplets.verify(task, [Answer(text, True), Answer("", False)], FailingExecutor())
+    assert [(verdict.correct, verdict.status) for verdict in verdicts] == [(right, "ok"), (False, "format")]
+
+
+@pytest.mark.parametrize(
+    ("program", "word"),
+    [
+        ("def f(a): raise KeyError", "raise"),
+        ("def f(a): return a # to raise it", "raise"),
+        ("def f(a):\n  assert a\n  return a", "assert"),
+        ("def f(praise): return praise.raises", ""),
+    ],
+)
+async def test_words_that_an_error_task_must_not_hold(program: str, word: str) -> None:
+    triplets = PythonTriplets(dataclasses.replace(CONFIG, error_banned=("raise", "assert")))
+    executor = FailingExecutor()
+    validated = await triplets.validate(Draft(TaskType.ERROR, program, ("0",)), executor)
+    assert validated.status == (Status.POLICY if word else Status.OK) and word in validated.detail
+    assert len(executor.asked) == (not word)  # a banned word costs no execution
+    plain = dataclasses.replace(CONFIG, error_banned=("raise", "assert"), degenerate=False)
+    other = Draft(TaskType.DEDUCTION, program, ("0",))
+    assert (await PythonTriplets(plain).validate(other, FailingExecutor())).status == Status.OK
+
+
+async def test_nothing_need_be_banned() -> None:
+    triplets = PythonTriplets(dataclasses.replace(CONFIG, error_banned=()))
+    draft = Draft(TaskType.ERROR, "def f(a): raise KeyError", ("0",))
+    assert (await triplets.validate(draft, FailingExecutor())).status == Status.OK

@@ -18,7 +18,7 @@ from common.config import EnvironmentConfig
 from common.types import Task, TaskType
 
 INPUTS, SHOWN = 4, 2
-PAIR = (TaskType.DEDUCTION, TaskType.ABDUCTION)
+PAIR = (TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.ERROR)
 PROGRAM = "def f(a, b=17):\n    return helper_of(a) * b"
 GIVENS = ("771101", "772202", "773303", "774404")
 OUTPUTS = ("881101", "882202", "883303", "884404")
@@ -138,6 +138,8 @@ def test_what_a_solver_is_shown(style: str) -> None:
     wording = make(style, message=True)
     deduction = wording.solve_prompt(a_task(TaskType.DEDUCTION))
     assert PROGRAM in deduction and GIVENS[0] in deduction and OUTPUTS[0] not in deduction
+    error = wording.solve_prompt(a_task(TaskType.ERROR))
+    assert PROGRAM in error and GIVENS[0] in error and OUTPUTS[0] not in error
     abduction = wording.solve_prompt(a_task(TaskType.ABDUCTION))
     assert PROGRAM in abduction and OUTPUTS[0] in abduction and GIVENS[0] not in abduction
     induction = wording.solve_prompt(a_task(TaskType.INDUCTION))
@@ -169,11 +171,11 @@ def test_a_proposer_of_inputs_is_shown_the_program_alone(style: str, message: bo
     assert PROGRAM in prompt and GIVENS[0] not in prompt and OUTPUTS[0] not in prompt
 
 
-def test_the_six_prompts_differ(style: str) -> None:
+def test_the_eight_prompts_differ(style: str) -> None:
     wording = make(style)
     proposing = {wording.propose_prompt(t, [a_task(t)]) for t in TaskType}
     solving = {wording.solve_prompt(a_task(t)) for t in TaskType}
-    assert len(proposing | solving) == 6
+    assert len(proposing | solving) == 8
 
 
 @given(text=st.text("{}%\\ab0", min_size=1))
@@ -196,7 +198,8 @@ def test_identity(style: str, inputs: int, message: bool) -> None:
     for task_type in TaskType:
         task = triplets.identity(task_type)
         induction = task_type is TaskType.INDUCTION
-        assert task.program == IDENTITY and task.inputs == task.outputs and task.shown == int(induction)
+        outputs = ("NoError",) if task_type is TaskType.ERROR else task.inputs
+        assert task.program == IDENTITY and task.outputs == outputs and task.shown == int(induction)
         assert len(set(task.inputs)) == len(task.inputs) == (inputs if induction else 1)
         assert bool(task.message) == (induction and message) and task.key
         values = [eval(text) for text in task.inputs]  # noqa: S307 - our own constants

@@ -19,7 +19,7 @@ from actors.triplets import PythonTriplets
 from azr.analyse import NICE
 from azr.reader import Reader
 from common.config import Config, EnvironmentConfig, ModelConfig, to_yaml
-from common.types import Group, Kind, Lease, Sample, Task, TaskType
+from common.types import Group, Kind, Sample, Task, TaskType
 from learner.analyst import Analyst, Row
 from tests.fakes.groups import a_sample
 
@@ -27,6 +27,7 @@ SAFETY_NET = 120.0  # seconds; no test is meant to get near it
 PROGRAM = "def f(a):\n return a*2"
 PROPOSAL = Task(TaskType.DEDUCTION, PROGRAM, ("5",), ("10",), key="double")
 REFERENCE = dataclasses.replace(PROPOSAL, program="def f(a):\n return a*3", key="treble")
+SHOWN = {REFERENCE.key: REFERENCE}
 
 
 @pytest.fixture
@@ -52,25 +53,23 @@ def sample(codec: Codec, stream: Kind, text: str, *, right: bool = True, prompt:
     return dataclasses.replace(bare, tokens=tokens)
 
 
-def proposing(codec: Codec, *answers: str) -> tuple[Group, Lease]:
+def proposing(codec: Codec, *answers: str) -> Group:
     """A valid proposal that was answered."""
     samples = [sample(codec, Kind.PROPOSE_DEDUCTION, f"<answer>{PROGRAM}\ninput:5</answer>")]
     samples += [sample(codec, Kind.SOLVE_DEDUCTION, text, right="10" in text, prompt=1) for text in answers]
     prompts = (codec.encode("propose"), codec.encode("solve"))
-    group = Group(0, 0, Kind.PROPOSE_DEDUCTION, 0, prompts, tuple(samples), PROPOSAL, 0.5)
-    return group, Lease(0, 0, Kind.PROPOSE_DEDUCTION, 0, 7, len(answers), references=(REFERENCE,))
+    kind, shown = Kind.PROPOSE_DEDUCTION, (REFERENCE.key,)
+    return Group(0, 0, kind, 0, prompts, tuple(samples), PROPOSAL, 0.5, references=shown)
 
 
-def solving(codec: Codec, lease: int, answer: str) -> tuple[Group, Lease]:
-    task = dataclasses.replace(PROPOSAL, type=TaskType.INDUCTION, inputs=("1", "2"), outputs=("2", "4"), shown=1)
+def solving(codec: Codec, lease: int, answer: str) -> Group:
     samples = (sample(codec, Kind.SOLVE_INDUCTION, answer, right=False),)
-    group = Group(lease, 0, Kind.SOLVE_INDUCTION, 0, (codec.encode("solve"),), samples, solve_rate=0.0)
-    return group, Lease(lease, 0, Kind.SOLVE_INDUCTION, 0, 7, 1, task=task)
+    return Group(lease, 0, Kind.SOLVE_INDUCTION, 0, (codec.encode("solve"),), samples, solve_rate=0.0)
 
 
 async def test_figures_of_a_batch(folder: Path) -> None:
     rows: asyncio.Queue[Row] = asyncio.Queue()
-    analyst = Analyst(command(folder), rows.put_nowait)
+    analyst = Analyst(command(folder), rows.put_nowait, SHOWN.get)
     codec = Codec(folder)
     hostile = "<answer>" + "(" * 5000 + "</answer>"
     made = [
@@ -78,9 +77,7 @@ async def test_figures_of_a_batch(folder: Path) -> None:
         solving(codec, 5, f"<answer>{PROGRAM}</answer>"),
         solving(codec, 13, hostile),
     ]
-    for _, lease in made:
-        analyst.granted(lease)
-    analyst.trained(3, [group for group, _ in made])
+    analyst.trained(3, made)
     row = await asyncio.wait_for(rows.get(), SAFETY_NET)
     assert analyst.pid is not None
     assert os.getpriority(os.PRIO_PROCESS, analyst.pid) == NICE
@@ -104,24 +101,24 @@ def confinement(pid: int) -> dict[str, str]:
     return {name: fields[name] for name in ("Seccomp", "NoNewPrivs")}
 
 
-def test_a_group_whose_lease_is_not_known(folder: Path) -> None:
+def test_a_group_whose_references_are_not_known(folder: Path) -> None:
     codec = Codec(folder)
     reader = Reader(codec, PythonTriplets(EnvironmentConfig()))
-    proposed = reader.episode(proposing(codec, "<answer>10</answer>")[0], None)
+    proposed = reader.episode(proposing(codec, "<answer>10</answer>"), {})
     assert (proposed.references, proposed.proposal) == ((), PROPOSAL)
     assert [r.answer for r in proposed.responses] == [PROGRAM, "10"]
-    answered = reader.episode(solving(codec, 5, f"<answer>{PROGRAM}</answer>")[0], None)
-    assert [(r.answer, r.text) for r in answered.responses] == [("", f"<answer>{PROGRAM}</answer>")]
+    answered = reader.episode(solving(codec, 5, f"<answer>{PROGRAM}</answer>"), {})
+    assert [r.answer for r in answered.responses] == [PROGRAM]
 
 
 def test_an_induction_proposal_is_read_with_its_reference_only(folder: Path) -> None:
     codec = Codec(folder)
     reader = Reader(codec, PythonTriplets(EnvironmentConfig(inputs=2, shown=1)))
     kind = Kind.PROPOSE_INDUCTION
-    group = Group(2, 0, kind, 0, (codec.encode("p"),), (sample(codec, kind, "<answer>1\n2</answer>", right=False),))
-    lease = Lease(2, 0, kind, 0, 7, 1, references=(REFERENCE,))
-    assert [r.answer for r in reader.episode(group, lease).responses] == [REFERENCE.program]
-    assert [(r.answer, r.right) for r in reader.episode(group, None).responses] == [("", False)]
+    samples = (sample(codec, kind, "<answer>1\n2</answer>", right=False),)
+    group = Group(2, 0, kind, 0, (codec.encode("p"),), samples, references=(REFERENCE.key,))
+    assert [r.answer for r in reader.episode(group, SHOWN).responses] == [REFERENCE.program]
+    assert [(r.answer, r.right) for r in reader.episode(group, {}).responses] == [("", False)]
 
 
 def test_it_dies_with_the_intake(folder: Path) -> None:
@@ -131,7 +128,7 @@ import asyncio, os, signal
 from learner.analyst import Analyst
 async def main():
     came = asyncio.Event()
-    analyst = Analyst({command(folder)!r}, lambda row: came.set())
+    analyst = Analyst({command(folder)!r}, lambda row: came.set(), {{}}.get)
     analyst.trained(0, [])
     await came.wait()
     print(analyst.counts["analysed"], flush=True)

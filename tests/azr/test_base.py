@@ -25,7 +25,7 @@ from azr.base.recipe import Recipe
 from azr.base.text import SETTINGS, Mix, Text, abduce, deduce, induce, task_of
 from common.config import ExecutorConfig, ModelConfig
 from common.errors import PartFailed
-from common.types import TaskType
+from common.types import TASK_TYPES, TaskType
 from executor.reader import Reader
 
 
@@ -153,7 +153,7 @@ def test_held_out_tasks_round_trip(tmp_path: Path) -> None:
     heldout.write(tmp_path / heldout.STANDARD, tasks)
     read = heldout.read(tmp_path)
     assert sum(read.values(), ()) == tasks
-    assert all(len(read[task_type]) == heldout.PER_TYPE for task_type in TaskType)
+    assert all(len(read[task_type]) == heldout.PER_TYPE for task_type in TASK_TYPES)
     assert len({task.key for task in tasks}) == len(tasks)
     harder = heldout.harder(seed=0)
     assert all(grammar.is_held_out(task.program) for task in tasks + harder)
@@ -246,7 +246,7 @@ def test_accuracy_is_measured(folder: Path) -> None:
     state = torch.random.get_rng_state()
     accuracy = Accuracy(AutoModelForCausalLM.from_pretrained(folder), folder)
     tasks = heldout.read(folder)
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         for forced in (False, True):
             assert 0 <= accuracy.solving(tasks[task_type][:2], forced=forced) <= 1
         assert 0 <= accuracy.proposing(task_type, 2) <= 1

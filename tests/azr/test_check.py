@@ -197,7 +197,7 @@ def test_zero_stages_and_ranks_divide_the_states_of_a_large_model() -> None:
 def test_the_report_tells_configuration_processes_and_findings() -> None:
     text = report(examine(tiny("learner.steps=77"), dataclasses.replace(ROOMY, memory=GIB)))
     assert "steps: 77" in text and "357,376 parameters" in text and "of 1.0 GiB free, 8 cores" in text
-    assert text.count("error: ") == 1 and text.endswith("this run will not work as it is")
+    assert text.count("\nerror: ") == 1 and text.endswith("this run will not work as it is")
 
 
 def test_this_machine_can_be_read(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from rich.console import Console
 
 from azr.view import View, line, screen, table
 from common.config import Config, LoggingConfig
-from common.types import STREAMS
 
 FOLDER = Path("runs/some run [draft]")
 
@@ -145,12 +144,22 @@ def test_a_live_screen_ends_with_the_last_status() -> None:
 def test_the_screen_says_how_streams_and_processes_do() -> None:
     text = rendered(BUSY)
     rows = {words[0]: words[1:] for row in text.splitlines() if (words := row.strip("│ ").split())}
-    assert set(rows) >= {stream.value for stream in STREAMS}
+    assert set(rows) >= {stream.value for stream in Config().algorithm.streams}
+    assert "error" not in text
     assert rows["solve/deduction"] == ["-0.12", "0.25", "21.5", "5"]
     assert rows["propose/deduction"] == ["+0.00", "0.75", "0.0", "0"]
     assert rows["actor-0"] == ["generate", "generate", "90%", "wait-lease", "10%"]
     assert "staleness of trained tokens  1: 75%  2: 25%" in text
     assert "held-out at version 0: deduction 0.500  abduction 0.250  induction 0.000" in text
+
+
+def test_error_deduction_is_shown_where_it_is_waited_for() -> None:
+    assert "error" not in line(BUSY) and " err " not in line(BUSY)
+    for kind in ("solve/error", "propose/error"):
+        status = {**BUSY, "waiting": {**BUSY["waiting"], kind: 7}}
+        assert "solved ded 0.25 abd 0.00 ind 0.00 err 0.00  staleness" in line(status)
+        (row,) = [row.split() for row in rendered(status).splitlines() if kind in row]
+        assert row[-2:] == ["7", "│"]
 
 
 def test_the_screen_before_anything_happened() -> None:

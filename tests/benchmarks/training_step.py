@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from azr.rows import Row
 from common.jobs import Executor, Validate, Verify
-from common.types import Status, Task, TaskType
+from common.types import TASK_TYPES, Status, Task, TaskType
 
 PROPOSALS = 64  # of each type, and tasks of earlier steps
 SAMPLES = 8  # answers to a proposal
@@ -67,7 +67,7 @@ def training_step(found: Sequence[Material], right: float, seed: int) -> list[Ep
     """`right`: share of right answers. In the order of the phases: per type the proposals, then the older tasks."""
     rng = random.Random(seed)
     episodes: list[Episode] = []
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         for number in range(2 * PROPOSALS):
             material = found[len(episodes) % len(found)]
             proposes = number < PROPOSALS
@@ -127,6 +127,8 @@ def _answer(task: Task, material: Material, n: int, right: bool) -> str:
         case TaskType.INDUCTION:
             program = f"{task.program}\n_answer = {n}\n"
             return program if right else f"{program}_f = f\ndef f(*given):\n    return _f(*given), {n}\n"
+        case TaskType.ERROR:
+            raise ValueError("the step of the paper has none")
 
 
 def _mutants(text: str, rng: random.Random) -> Iterator[str]:

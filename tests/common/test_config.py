@@ -115,3 +115,23 @@ def test_defaults_are_within_bounds_and_can_be_written() -> None:
 def test_the_staleness_bound_follows_eta_unless_it_is_set(eta: int, set_to: int, bound: int) -> None:
     config = load("tiny.yaml", [f"staleness.eta={eta}", f"staleness.max_staleness={set_to}"])
     assert config.max_staleness == bound
+
+
+def test_error_deduction_adds_a_type_and_two_streams() -> None:
+    plain, more = load("tiny.yaml").algorithm, load("tiny.yaml", ["algorithm.error=true"]).algorithm
+    assert plain.task_types == ("deduction", "abduction", "induction")
+    assert [stream.task_type for stream in plain.streams] == [*plain.task_types] * 2
+    assert more.task_types == (*plain.task_types, "error")
+    assert set(more.streams) - set(plain.streams) == {"propose/error", "solve/error"}
+
+
+def test_banned_words_are_a_tuple_however_they_are_written(tmp_path: Path) -> None:
+    assert load("tiny.yaml").environment.error_banned == ("raise",)
+    assert load("tiny.yaml", ["environment.error_banned=[raise, assert]"]).environment.error_banned == (
+        "raise",
+        "assert",
+    )
+    written = preset(tmp_path, to_yaml(load("tiny.yaml", ["environment.error_banned=[]"])))
+    assert load(written).environment.error_banned == ()
+    with pytest.raises(ConfigError, match=r"environment\.error_banned has an empty word"):
+        load("tiny.yaml", ["environment.error_banned=['']"])

@@ -206,3 +206,44 @@ async def test_a_task_that_cannot_be_read_says_nothing_about_answers(shard: Shar
     assert await verdicts(shard, unreadable, "1", "2") == [(False, "infra")] * 2
     hidden = task(TaskType.INDUCTION, "", ("1", "("), ("1", "1"), shown=1)
     assert await verdicts(shard, hidden, "def f(x): return x") == [(False, "infra")]
+
+
+RAISES = "def f(x):\n    if x > 1: return {}[x]\n    return [1 / x, int('a' * (x < 0))]"
+
+
+async def test_an_exception_is_an_outcome_where_it_is_asked_for(shard: Shard) -> None:
+    reply = await shard.validate(Validate(RAISES, ("0", "1", "2"), errors=True))
+    assert (reply.status, reply.outputs) == ("ok", ("ZeroDivisionError", "ValueError", "KeyError"))
+    plain = await shard.validate(Validate("def f(x): return x", ("1",), errors=True))
+    assert (plain.status, plain.outputs) == ("ok", ("NoError",))
+    assert reply.program_key and len(reply.input_keys) == 3
+    assert (await shard.validate(Validate(RAISES, ("0",)))).status == "error"
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        ("def f(x): return [][1] if list({'a', 'b', 'c', 'd', 'e', 'g'})[0] < 'd' else 1 / 0", "nondeterministic"),
+        ("def f(x): return list({'a', 'b', 'c', 'd', 'e', 'g', 'h'})", "nondeterministic"),
+        ("def f(x): return 1 if list({'a', 'b', 'c', 'd', 'e', 'g'})[0] < 'd' else 1 / 0", "nondeterministic"),
+        ("def f(x): raise SystemExit", "exit"),
+        ("def f(x):\n    while True: pass", "timeout_cpu"),
+        ("def f(x", "syntax"),
+        ("class NoError(Exception): pass\ndef f(x): raise NoError", "unserialisable"),
+        ("def f(x): raise type('not a name', (Exception,), {})", "unserialisable"),
+        ("def f(x): raise type('A' * 100, (Exception,), {})", "unserialisable"),
+        ("def f(x): raise type('\\n</answer>', (Exception,), {})", "unserialisable"),
+    ],
+)
+async def test_what_is_no_exception_that_can_be_asked_for(shard: Shard, program: str, status: str) -> None:
+    reply = await shard.validate(Validate(program, ("1",), errors=True))
+    assert (reply.status, reply.outputs) == (status, ())
+
+
+async def test_arguments_that_fail_are_no_error_of_the_program(shard: Shard) -> None:
+    assert (await shard.validate(Validate("def f(x): return x", ("1 / 0",), errors=True))).status == "input"
+
+
+async def test_answers_to_error_tasks_are_not_executed(shard: Shard) -> None:
+    asked = task(TaskType.ERROR, RAISES, ("0",), ("1",))
+    assert await verdicts(shard, asked, "1", "KeyError") == [(False, "infra")] * 2

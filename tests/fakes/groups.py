@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -93,7 +94,7 @@ def fulfil(lease: Lease, *, version: int | None = None, incarnation: int = 0, fa
     rate = float(np.mean([s.correct for s in samples]))
     if proposal is not None:
         samples.insert(0, a_sample(lease.kind, version=at, reward=(lease.id % 3) / 2, correct=True))
-    return a_group(
+    group = a_group(
         lease.id,
         lease.kind,
         samples,
@@ -102,6 +103,7 @@ def fulfil(lease: Lease, *, version: int | None = None, incarnation: int = 0, fa
         proposal=proposal,
         solve_rate=rate,
     )
+    return dataclasses.replace(group, references=tuple(task.key for task in lease.references))
 
 
 def seeded(lease: Lease, *, status: str = "ok", name: str = "", incarnation: int = 0) -> Group:

@@ -12,14 +12,14 @@ import numpy as np
 from common import messages as m
 from common.config import AlgorithmConfig, Config, EvalConfig, LearnerConfig, RunConfig, StalenessConfig
 from common.transport import Peer
-from common.types import Group, Lease, Share, Task, TaskType
+from common.types import TASK_TYPES, Group, Lease, Share, Task
 from learner.evaluation import Question
 from learner.intake import Intake
 from tests.fakes.clock import FakeClock
 from tests.fakes.groups import a_task, fulfil
 
 LOGPROBS = (np.array([-1.0], dtype=np.float32),)
-SEEDS = [a_task("seed", task_type) for task_type in TaskType]
+SEEDS = [a_task("seed", task_type) for task_type in TASK_TYPES]
 
 
 def small(*, steps: int = 3, eta: int = 1, save_every: int = 0, incarnation: int = 0, ranks: int = 1) -> Config:

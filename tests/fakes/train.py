@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from common.config import Config, load, to_yaml
-from common.types import TaskType
+from common.types import TASK_TYPES
 from learner.evaluation import EvalSet
 from learner.resume_point import record_checkpoint
 
@@ -55,7 +55,7 @@ def leave(folder: Path, config: Config) -> None:
         for version in (0, last):
             for eval_set in EvalSet:
                 share = 1.0 if version and honest else 0.75 if eval_set.begun else 0.5
-                for task_type in TaskType:
+                for task_type in TASK_TYPES:
                     for task in range(config.eval.tasks):
                         row = {"version": version, "set": eval_set, "type": task_type, "key": f"{task}"}
                         file.write(json.dumps({**row, "right": task < share * config.eval.tasks}) + "\n")

@@ -3,39 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
 import pytest
 
 from common import messages as m
-from common.messages import Leases
-from common.types import Group, Kind, Lease
+from common.messages import Tasks
+from common.types import Group, Kind
 from learner.analyst import FAILURES, WAITING, Analyst, Row, read_batches, write_batch
-from tests.fakes.groups import a_group, a_sample
+from tests.fakes.groups import a_group, a_sample, a_task
 from tests.fakes.peers import Stage, small
 
 SAFETY_NET = 60.0  # seconds; no test is meant to get near it
-LEASES = [Lease(8 * n + 3, 0, Kind.SOLVE_DEDUCTION, 0, n, 2) for n in range(3)]
+TASKS = {task.key: task for task in (a_task("a"), a_task("b"), a_task("c"))}
+A, B, C = TASKS
+BATCH = [(3, A), (11, B), (19, C)]  # leases, and what their proposers were shown
 
 READ = """import sys, json, os
 from learner.analyst import read_batches
-for step, groups, leases in read_batches(sys.stdin.buffer):
+for step, groups, shown in read_batches(sys.stdin.buffer):
 """
-ECHO = READ + " print(json.dumps({'groups': [g.lease for g in groups], 'known': sorted(leases)}), flush=True)\n"
-SLOW = READ + " open(sys.argv[1]).close(); print(json.dumps({}), flush=True)\n"
+ECHO = READ + " print(json.dumps({'groups': [g.lease for g in groups], 'known': sorted(shown)}), flush=True)\n"
+SLOW = (
+    "import os, sys; gate = os.open(sys.argv[1], os.O_RDONLY)\n"
+    + READ
+    + " os.read(gate, 1); print(json.dumps({}), flush=True)\n"
+)
 FAILS = READ + " print(json.dumps({'error': 'no such thing'} if step % 2 else {'fine': 1}), flush=True)\n"
 DIES = READ + " os._exit(3)\n"
 BABBLES = READ + " print('figures', flush=True)\n"
 
 
-def batch(*leases: Lease) -> list[Group]:
-    return [a_group(lease.id, lease.kind, [a_sample(lease.kind)]) for lease in leases]
+@contextmanager
+def _gate(path: Path) -> Iterator[int]:
+    """A pipe in the file system; a byte written to it lets one batch of SLOW through."""
+    os.mkfifo(path)
+    descriptor = os.open(path, os.O_RDWR)  # both ends, so that opening waits for nobody
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def batch(*made: tuple[int, str]) -> list[Group]:
+    kind = Kind.PROPOSE_DEDUCTION
+    return [dataclasses.replace(a_group(lease, kind, [a_sample(kind)]), references=(key,)) for lease, key in made]
 
 
 class Listener:
@@ -62,27 +82,23 @@ def python(script: str, *arguments: str) -> tuple[str, ...]:
 
 def test_a_batch_travels_whole() -> None:
     stream = BytesIO()
-    write_batch(stream, 7, batch(*LEASES[:2]), Leases((LEASES[1],)))
-    write_batch(stream, 8, [], Leases(()))
+    write_batch(stream, 7, batch(*BATCH[:2]), Tasks((TASKS[B],)))
+    write_batch(stream, 8, [], Tasks(()))
     stream.seek(0)
-    (first, groups, leases), (second, none, nothing) = read_batches(stream)
-    assert (first, [g.lease for g in groups], leases) == (7, [3, 11], {11: LEASES[1]})
+    (first, groups, shown), (second, none, nothing) = read_batches(stream)
+    assert (first, [(g.lease, *g.references) for g in groups], shown) == (7, BATCH[:2], {B: TASKS[B]})
     assert (second, none, nothing) == (8, [], {})
 
 
-async def test_rows_come_back_with_the_leases_that_were_open() -> None:
+async def test_rows_come_back_with_what_proposers_were_shown() -> None:
     listener = Listener()
-    analyst = Analyst(python(ECHO), listener)
-    for lease in LEASES:
-        analyst.granted(lease)
-    analyst.ended(LEASES[0].id)
-    analyst.trained(5, batch(LEASES[1], LEASES[0]))
+    analyst = Analyst(python(ECHO), listener, TASKS.get)
+    analyst.trained(5, batch(BATCH[1], BATCH[0], (27, A)))
     await listener.until(1)
-    analyst.ended(LEASES[1].id)
-    analyst.trained(6, batch(*LEASES))
+    analyst.trained(6, batch((19, C), (35, "not in the book")))
     assert await listener.until(2) == [
-        {"step": 5, "groups": [11, 3], "known": [11], "analysis/skipped": 0, "analysis/lost": 0},
-        {"step": 6, "groups": [3, 11, 19], "known": [19], "analysis/skipped": 0, "analysis/lost": 0},
+        {"step": 5, "groups": [11, 3, 27], "known": [A, B], "analysis/skipped": 0, "analysis/lost": 0},
+        {"step": 6, "groups": [19, 35], "known": [C], "analysis/skipped": 0, "analysis/lost": 0},
     ]
     await analyst.close(SAFETY_NET)
     assert analyst.counts == {"analysed": 2}
@@ -90,46 +106,45 @@ async def test_rows_come_back_with_the_leases_that_were_open() -> None:
 
 async def test_what_was_handed_over_is_finished_before_the_end() -> None:
     listener = Listener()
-    analyst = Analyst(python(ECHO), listener)
-    analyst.trained(0, batch(*LEASES))
+    analyst = Analyst(python(ECHO), listener, TASKS.get)
+    analyst.trained(0, batch(*BATCH))
     await analyst.close(SAFETY_NET)
     assert [row["step"] for row in listener.rows] == [0]
 
 
 async def test_batches_are_skipped_and_counted_while_it_lags(tmp_path: Path) -> None:
-    listener, gate = Listener(), tmp_path / "gate"
-    os.mkfifo(gate)
-    analyst = Analyst(python(SLOW, str(gate)), listener)
-    for step in range(10):
-        analyst.trained(step, batch(*LEASES))
-    skipped = analyst.counts["skipped"]
-    assert 10 - WAITING - 1 <= skipped <= 10 - WAITING  # one may have been taken up already
-    for _ in range(10 - skipped):
-        await asyncio.to_thread(gate.write_text, "")
-        await listener.until(len(listener.rows) + 1)
-    assert [row["step"] for row in listener.rows] == list(range(10 - skipped))
-    assert listener.rows[-1]["analysis/skipped"] == skipped
-    await analyst.close(SAFETY_NET)
-    assert analyst.counts == {"skipped": skipped, "analysed": 10 - skipped}
+    listener = Listener()
+    with _gate(tmp_path / "gate") as gate:
+        analyst = Analyst(python(SLOW, str(tmp_path / "gate")), listener, TASKS.get)
+        for step in range(10):
+            analyst.trained(step, batch(*BATCH))
+        skipped = analyst.counts["skipped"]
+        assert 10 - WAITING - 1 <= skipped <= 10 - WAITING  # one may have been taken up already
+        os.write(gate, bytes(10 - skipped))
+        await listener.until(10 - skipped)
+        steps = [row["step"] for row in listener.rows]
+        assert steps[:WAITING] == list(range(WAITING)) and steps == sorted(steps) and len(steps) == 10 - skipped
+        assert listener.rows[-1]["analysis/skipped"] == skipped
+        await analyst.close(SAFETY_NET)
+        assert analyst.counts == {"skipped": skipped, "analysed": 10 - skipped}
 
 
 async def test_without_patience_it_ends_at_once_in_the_middle_of_a_batch(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    analyst = Analyst(python(SLOW, str(gate)), Listener())
-    analyst.trained(0, batch(*LEASES))
-    analyst.trained(1, batch(*LEASES))
-    await asyncio.wait_for(analyst.close(0.0), SAFETY_NET)
-    assert analyst.counts["analysed"] == 0
-    analyst.trained(2, batch(*LEASES))
-    assert analyst.counts["skipped"] + analyst.counts["lost"] == 3
+    with _gate(tmp_path / "gate"):
+        analyst = Analyst(python(SLOW, str(tmp_path / "gate")), Listener(), TASKS.get)
+        analyst.trained(0, batch(*BATCH))
+        analyst.trained(1, batch(*BATCH))
+        await asyncio.wait_for(analyst.close(0.0), SAFETY_NET)
+        assert analyst.counts["analysed"] == 0
+        analyst.trained(2, batch(*BATCH))
+        assert analyst.counts["skipped"] + analyst.counts["lost"] == 3
 
 
 async def test_a_batch_it_cannot_do_is_lost_and_the_next_one_is_not() -> None:
     listener = Listener()
-    analyst = Analyst(python(FAILS), listener)
+    analyst = Analyst(python(FAILS), listener, TASKS.get)
     for step in range(4):
-        analyst.trained(step, batch(*LEASES))
+        analyst.trained(step, batch(*BATCH))
         await listener.until(step + 1)
     assert [("fine" in row, row["analysis/lost"]) for row in listener.rows] == [
         (True, 0), (False, 1), (True, 1), (False, 2),
@@ -140,19 +155,18 @@ async def test_a_batch_it_cannot_do_is_lost_and_the_next_one_is_not() -> None:
 @pytest.mark.parametrize("command", [python(DIES), python(BABBLES), python("exit(1)"), ("/no/such/program",)])
 async def test_a_process_that_fails_again_and_again_is_given_up(command: Sequence[str]) -> None:
     listener = Listener()
-    analyst = Analyst(command, listener)
+    analyst = Analyst(command, listener, TASKS.get)
     for step in range(FAILURES):
-        analyst.trained(step, batch(*LEASES))
+        analyst.trained(step, batch(*BATCH))
         await listener.until(step + 1)
-    analyst.trained(FAILURES, batch(*LEASES))
+    analyst.trained(FAILURES, batch(*BATCH))
     await analyst.close(SAFETY_NET)
     assert analyst.counts == {"lost": FAILURES, "skipped": 1}
 
 
 async def test_no_command_no_process() -> None:
-    analyst = Analyst((), Listener())
-    analyst.granted(LEASES[0])
-    analyst.trained(0, batch(*LEASES))
+    analyst = Analyst((), Listener(), TASKS.get)
+    analyst.trained(0, batch(*BATCH))
     await analyst.close(0.0)
     assert not analyst.counts
 
@@ -162,11 +176,11 @@ def test_it_dies_with_the_intake() -> None:
     intake = f"""
 import asyncio, os, signal, sys
 from learner.analyst import Analyst
-from tests.learner.test_analyst import LEASES, Listener, batch
+from tests.learner.test_analyst import BATCH, TASKS, Listener, batch
 async def main():
     listener = Listener()
-    analyst = Analyst((sys.executable, "-c", {ECHO!r}), listener)
-    analyst.trained(0, batch(*LEASES))
+    analyst = Analyst((sys.executable, "-c", {ECHO!r}), listener, TASKS.get)
+    analyst.trained(0, batch(*BATCH))
     await listener.until(1)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
@@ -189,7 +203,7 @@ async def test_an_intake_has_its_batches_analysed_behind_their_steps(tmp_path: P
         trained, analysed = [json.loads(line) for line in metrics.read_text().splitlines()]
     finally:
         summary = await stage.close()
-    batch = sorted(lease.id for lease in leases)
+    shown = {task.key for lease in leases for task in lease.references}
     assert trained["step"] == analysed["step"] == 0
-    assert (analysed["groups"], analysed["known"]) == (batch, batch)
+    assert (analysed["groups"], analysed["known"]) == (sorted(lease.id for lease in leases), sorted(shown))
     assert summary["analysis"] == {"analysed": 1}

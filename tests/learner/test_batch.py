@@ -47,6 +47,12 @@ def test_weights_by_hand() -> None:
     assert [row.weight for row in rows] == pytest.approx([1 / 3, 1 / 3])
 
 
+def test_with_error_deduction_a_stream_weighs_an_eighth() -> None:
+    group = a_group(0, Kind.PROPOSE_ERROR, [a_sample(Kind.PROPOSE_ERROR, length=2), a_sample(Kind.SOLVE_ERROR)])
+    assert [row.weight for row in trained([group], error=True)] == [1 / 8 / 2, 1 / 8 / 3]
+    assert [row.weight for row in trained(batch())] == [1 / 6 / 6] * 5
+
+
 def test_an_answer_is_trained_after_its_own_prompt() -> None:
     (micro,) = shares(0, trained(batch()[:1]), ranks=1, tokens=100)[0].micro_batches
     assert micro.tokens.tolist() == [7, 8, 0, 1, 9, 9, 0]

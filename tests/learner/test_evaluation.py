@@ -8,13 +8,13 @@ import pytest
 
 from common.config import EvalConfig
 from common.errors import ConfigError
-from common.types import Group, Kind, Task, TaskType
+from common.types import TASK_TYPES, Group, Kind, Task
 from learner.evaluation import ATTEMPTS, EvalSet, Evaluation, Question, held_out, held_out_programs, questions
 from learner.leases import lease_id
 from learner.task_book import task_to_json
 from tests.fakes.groups import a_group, a_sample, a_task
 
-D, A, I = TaskType  # noqa: E741
+D, A, I = TASK_TYPES  # noqa: E741
 ONE, TWO, THREE = Question(a_task("one")), Question(a_task("two")), Question(a_task("three", A))
 STANDARD = EvalSet.STANDARD
 
@@ -121,7 +121,7 @@ def test_an_answer_to_no_question_is_ignored() -> None:
 
 
 def some(name: str, per_type: int = 3) -> list[Task]:
-    return [a_task(f"{name} {i}", t) for i in range(per_type) for t in TaskType]
+    return [a_task(f"{name} {i}", t) for i in range(per_type) for t in TASK_TYPES]
 
 
 def write(path: Path, tasks: list[Task]) -> None:
@@ -130,7 +130,7 @@ def write(path: Path, tasks: list[Task]) -> None:
 
 def test_held_out_takes_the_first_of_each_type(tmp_path: Path) -> None:
     write(tmp_path / "heldout.jsonl", some("a"))
-    assert held_out(tmp_path, 2) == [a_task(f"a {i}", t) for t in TaskType for i in range(2)]
+    assert held_out(tmp_path, 2) == [a_task(f"a {i}", t) for t in TASK_TYPES for i in range(2)]
     assert held_out(tmp_path, 0) == []
     with pytest.raises(ConfigError, match=r"holds 9 tasks, too few for eval\.tasks=4"):
         held_out(tmp_path, 4)
@@ -147,8 +147,8 @@ def test_held_out_tasks_that_are_missing_are_named(tmp_path: Path) -> None:
 def test_what_a_round_asks(tmp_path: Path) -> None:
     write(tmp_path / "heldout.jsonl", some("a"))
     write(tmp_path / "heldout_harder.jsonl", some("b"))
-    plain = [Question(a_task("a 0", t)) for t in TaskType]
-    harder = [Question(a_task(f"b {i}", t), EvalSet.HARDER) for t in TaskType for i in range(2)]
+    plain = [Question(a_task("a 0", t)) for t in TASK_TYPES]
+    harder = [Question(a_task(f"b {i}", t), EvalSet.HARDER) for t in TASK_TYPES for i in range(2)]
     assert questions(tmp_path, EvalConfig(tasks=1)) == plain
     assert questions(tmp_path, EvalConfig(tasks=1, harder=2)) == plain + harder
     forced = questions(tmp_path, EvalConfig(tasks=1, harder=2, forced=True))[len(plain + harder) :]

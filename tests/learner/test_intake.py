@@ -14,13 +14,13 @@ from common import messages as m
 from common.config import Config
 from common.errors import WireError
 from common.transport import Peer
-from common.types import STREAMS, Kind, Task, TaskType
+from common.types import STREAMS, TASK_TYPES, Kind, Task, TaskType
 from learner.resume_point import latest_checkpoint
 from tests.fakes.groups import a_task, fulfil
 from tests.fakes.peers import SEEDS, Stage, small
 
 Setter = Callable[..., Stage]
-HELD_OUT = [a_task(f"held out {t}", t) for t in TaskType]
+HELD_OUT = [a_task(f"held out {t}", t) for t in TASK_TYPES]
 
 
 @pytest.fixture
@@ -58,13 +58,13 @@ async def test_no_lease_before_an_engine_serves_the_version_in_force(stages: Set
 async def test_from_leases_to_the_book_of_the_next_version(stages: Setter) -> None:
     stage = await running(stages, eta=0)
     leases = await stage.lease()
-    assert sorted(lease.kind for lease in leases) == sorted(STREAMS)
+    assert sorted(lease.kind for lease in leases) == sorted(stage.config.algorithm.streams)
     await stage.fulfil(leases)
     share = await stage.train(0)
     trained = sum(len(micro.answer_lengths) for micro in share.micro_batches)
     assert trained == 3 * (1 + 2) + 3 * 2
     assert stage.published == [0, 1]
-    assert stage.intake.book.sizes == dict.fromkeys(TaskType, 2)
+    assert stage.intake.book.sizes == dict.fromkeys(TASK_TYPES, 2)
     assert {lease.version for lease in await stage.lease()} == {1}
 
 
@@ -72,12 +72,12 @@ async def test_the_book_grows_when_the_version_does_and_not_when_groups_come(sta
     stage = await running(stages, eta=1)
     await stage.fulfil(await stage.lease())
     assert stage.intake.admission.batched == 2
-    assert stage.intake.book.sizes == dict.fromkeys(TaskType, 1)
+    assert stage.intake.book.sizes == dict.fromkeys(TASK_TYPES, 1)
     proposed = m.AskNovelty(TaskType.DEDUCTION, a_task("of 0").key, "")
     assert await stage.ask("actor", 0, proposed) == m.Novelty("ok")
     assert await stage.ask("actor", 0, m.AskNovelty(TaskType.DEDUCTION, SEEDS[0].key, "")) == m.Novelty("known")
     await stage.train(0)
-    assert stage.intake.book.sizes == dict.fromkeys(TaskType, 2)
+    assert stage.intake.book.sizes == dict.fromkeys(TASK_TYPES, 2)
     assert await stage.ask("actor", 0, proposed) == m.Novelty("known")
 
 
@@ -241,7 +241,7 @@ async def test_a_run_without_evaluation_ends_with_its_last_version_saved(stages:
     summary = await stage.close()
     assert summary["leases"] == {"trained": 12}
     assert (summary["version"], summary["steps"], summary["sequences"]) == (2, 2, 30)
-    assert summary["tasks"] == {t.value: 3 for t in TaskType}
+    assert summary["tasks"] == {t.value: 3 for t in TASK_TYPES}
 
 
 async def test_the_summary_has_the_weights_of_an_engine_that_joined_behind_the_last_push(stages: Setter) -> None:
@@ -384,3 +384,17 @@ async def test_reached_returns_when_the_version_is_in_service(stages: Setter) ->
     await stage.fulfil(await stage.lease())
     await stage.train(0)
     await waiting
+
+
+async def test_error_deduction_has_its_part_of_every_batch(stages: Setter) -> None:
+    config = small(eta=0)
+    stage = stages(replace(config, algorithm=replace(config.algorithm, error=True)))
+    stage.intake.book.add(0, [(None, a_task("seed", TaskType.ERROR), None)])
+    await stage.begin(0)
+    await stage.poll("trainer", 0, m.WantShare(0, 0))
+    leases = await stage.lease()
+    assert sorted(lease.kind for lease in leases) == sorted(STREAMS)
+    await stage.fulfil(leases)
+    share = await stage.train(0)
+    assert sum(len(micro.answer_lengths) for micro in share.micro_batches) == 4 * (1 + 2) + 4 * 2
+    assert stage.intake.book.sizes == dict.fromkeys(TaskType, 2)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from common import messages as m
-from common.types import Kind, Lease, MicroBatch, Share, TaskType
+from common.types import TASK_TYPES, Kind, Lease, MicroBatch, Share, TaskType
 from learner import trace
 from learner.resume_point import latest_checkpoint, record_checkpoint
 from tests.fakes.groups import a_task, fulfil
@@ -140,21 +140,21 @@ async def test_the_book_has_every_batch_of_the_checkpoint_even_if_its_version_wa
     await first.fulfil(await first.lease())
     first.intake.weights.stop()  # no further push: version 1 never comes into service
     await first.train(0)
-    assert first.intake.book.sizes == dict.fromkeys(TaskType, 1)
+    assert first.intake.book.sizes == dict.fromkeys(TASK_TYPES, 1)
     await first.crash()
 
     second = stages(1)
-    assert second.intake.book.sizes == dict.fromkeys(TaskType, 2)
+    assert second.intake.book.sizes == dict.fromkeys(TASK_TYPES, 2)
     assert second.intake.book.status(TaskType.DEDUCTION, a_task("of 0").key, "") == "known"
     await second.crash()
     third = stages(2)
-    assert third.intake.book.sizes == dict.fromkeys(TaskType, 2)
+    assert third.intake.book.sizes == dict.fromkeys(TASK_TYPES, 2)
 
 
 async def test_the_book_forgets_what_came_after_the_checkpoint(stages: Setter) -> None:
     first = stages()
     await to_checkpoint(first)
-    at_checkpoint = dict.fromkeys(TaskType, 3)
+    at_checkpoint = dict.fromkeys(TASK_TYPES, 3)
     assert first.intake.book.sizes == at_checkpoint
     await first.train(2)
     assert first.intake.book.sizes != at_checkpoint
@@ -176,7 +176,7 @@ async def test_a_crash_before_the_journal_was_compacted_changes_nothing(stages: 
     uncompacted.rename(tmp_path / "journal")
 
     second = stages(1)
-    assert second.intake.book.sizes == dict.fromkeys(TaskType, 3)
+    assert second.intake.book.sizes == dict.fromkeys(TASK_TYPES, 3)
     await begin(second, 2)
     fates = await finish(second, 2)
     assert fates["trained"] == 6 * GROUPS

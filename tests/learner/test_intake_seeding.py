@@ -12,7 +12,7 @@ import pytest
 from common import messages as m
 from common.config import SeedsConfig
 from common.errors import PartFailed
-from common.types import STREAMS, Kind, Status, Task, TaskType
+from common.types import TASK_TYPES, Kind, Status, Task, TaskType
 from learner.resume_point import latest_checkpoint
 from tests.fakes.groups import a_task, seeded
 from tests.fakes.peers import Stage, small
@@ -67,8 +67,8 @@ async def test_nothing_is_leased_to_train_before_there_are_seeds(stages: Setter)
     await stage.fulfil(first)
     assert {lease.kind for lease in waiting.result().leases} == {Kind.SEED}
     await stage.fulfil(waiting.result().leases)
-    assert stage.intake.book.sizes == dict.fromkeys(TaskType, 3)
-    assert sorted(lease.kind for lease in await stage.lease()) == sorted(STREAMS)
+    assert stage.intake.book.sizes == dict.fromkeys(TASK_TYPES, 3)
+    assert sorted(lease.kind for lease in await stage.lease()) == sorted(stage.config.algorithm.streams)
 
 
 async def test_seeds_are_counted_and_never_trained_or_journaled(stages: Setter) -> None:
@@ -76,14 +76,14 @@ async def test_seeds_are_counted_and_never_trained_or_journaled(stages: Setter) 
     await begin(stage)
     await seed(stage)
     assert stage.intake.journal.read().waiting == {}
-    assert stage.intake.admission.waiting == dict.fromkeys(STREAMS, 0)
+    assert stage.intake.admission.waiting == dict.fromkeys(stage.config.algorithm.streams, 0)
     await stage.fulfil(await stage.lease())
     await stage.train(0)
     summary = await stage.close()
     asked = {t: sum(counts.values()) for t, counts in summary["seeds"].items()}
-    assert {t: counts["ok"] for t, counts in summary["seeds"].items()} == dict.fromkeys(TaskType, 2)
+    assert {t: counts["ok"] for t, counts in summary["seeds"].items()} == dict.fromkeys(TASK_TYPES, 2)
     assert summary["leases"] == {"seeded": sum(asked.values()), "trained": 6}
-    assert summary["tasks"] == dict.fromkeys(TaskType, 4)
+    assert summary["tasks"] == dict.fromkeys(TASK_TYPES, 4)
 
 
 async def test_progress_can_be_seen(stages: Setter) -> None:
@@ -141,7 +141,7 @@ async def test_too_few_seeds_end_the_run_and_more_tries_let_it_go_on(stages: Set
     more = stages(2, tries=100)
     await begin(more)
     await seed(more)
-    assert more.intake.book.sizes == dict.fromkeys(TaskType, 3)
+    assert more.intake.book.sizes == dict.fromkeys(TASK_TYPES, 3)
 
 
 async def test_a_run_that_is_stopped_while_it_seeds_comes_to_the_same_seeds(stages: Setter, tmp_path: Path) -> None:
@@ -174,9 +174,9 @@ async def test_a_run_that_was_stopped_after_seeding_does_not_seed_again(stages: 
     second = stages(1)
     await begin(second)
     assert not second.intake.seeding.active
-    assert second.intake.book.sizes == dict.fromkeys(TaskType, 3)
+    assert second.intake.book.sizes == dict.fromkeys(TASK_TYPES, 3)
     await second.train(0)
-    assert second.intake.book.sizes == dict.fromkeys(TaskType, 4)
+    assert second.intake.book.sizes == dict.fromkeys(TASK_TYPES, 4)
 
 
 async def test_a_run_from_a_checkpoint_does_not_seed(stages: Setter) -> None:
@@ -214,4 +214,4 @@ async def test_seeds_go_to_a_file_and_come_from_one(stages: Setter, tmp_path: Pa
         assert all(lease.references == () for lease in leases)
         await other.fulfil(leases)
     assert asked == programs
-    assert other.intake.book.sizes == dict.fromkeys(TaskType, 3)
+    assert other.intake.book.sizes == dict.fromkeys(TASK_TYPES, 3)

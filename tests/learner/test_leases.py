@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config import Config, EnvironmentConfig, RunConfig
-from common.types import STREAMS, Kind, TaskType
+from common.types import TASK_TYPES, Kind, TaskType
 from learner.leases import LeaseMaker, blank, kind_of, lease_id, sequence_of
 from learner.task_book import TaskBook
 from tests.fakes.groups import a_task
@@ -17,7 +17,7 @@ from tests.fakes.groups import a_task
 
 @pytest.fixture
 def book(tmp_path: Path) -> TaskBook:
-    return TaskBook(tmp_path / "tasks.sqlite", [a_task(f"{i}", t) for t in TaskType for i in range(20)], Config())
+    return TaskBook(tmp_path / "tasks.sqlite", [a_task(f"{i}", t) for t in TASK_TYPES for i in range(20)], Config())
 
 
 @given(st.sampled_from(Kind), st.integers(0, 1 << 50))
@@ -32,7 +32,7 @@ def test_ids_of_one_kind_grow_and_kinds_never_collide() -> None:
 
 
 def test_an_equal_lease_carries_equal_material_whoever_came_first(book: TaskBook) -> None:
-    ids = [lease_id(kind, number) for kind in STREAMS for number in range(6)]
+    ids = [lease_id(kind, number) for kind in Config().algorithm.streams for number in range(6)]
     forwards = LeaseMaker(Config(), book)
     backwards = LeaseMaker(Config(), book)
     made = {i: forwards.make(i, version=0) for i in ids}

@@ -11,7 +11,7 @@ import pytest
 
 from common.config import AlgorithmConfig
 from common.messages import Report
-from common.types import Group, Kind, Span, TaskType
+from common.types import TASK_TYPES, Group, Kind, Span
 from learner import trace
 from learner.batch import sequences
 from learner.evaluation import EvalSet, Question, Round
@@ -79,14 +79,14 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     log.step({"step": 0, "sequences": 5, "loss": 0.25}, Counter({0: 10}))
     log.step({"step": 1, "sequences": 7, "loss": 0.5}, Counter({0: 5, 1: 2}))
     log.report(Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle"))
-    result = Round(2, {Question(a_task(f"{i}", t)): i == 0 for t in TaskType for i in range(4)})
+    result = Round(2, {Question(a_task(f"{i}", t)): i == 0 for t in TASK_TYPES for i in range(4)})
     log.evaluation(result)
     summary = log.summary({"version": 2}, [result])
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert (summary["steps"], summary["sequences"], summary["version"]) == (2, 12, 2)
     assert summary["staleness"] == {"0": 15, "1": 2}
     assert summary["evaluation"] == [
-        {"version": 2, "accuracy": dict.fromkeys(TaskType, 0.25), "asked": dict.fromkeys(TaskType, 4), "sets": {}}
+        {"version": 2, "accuracy": dict.fromkeys(TASK_TYPES, 0.25), "asked": dict.fromkeys(TASK_TYPES, 4), "sets": {}}
     ]
     assert summary["ledger"] == {"actor-0": {"generate": 0.75, "idle": 0.25}}
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

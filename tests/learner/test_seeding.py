@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 
 from common import seed_rows
-from common.config import Config, RunConfig, SeedsConfig
-from common.errors import PartFailed
-from common.types import Group, Kind, Task, TaskType
+from common.config import AlgorithmConfig, Config, RunConfig, SeedsConfig
+from common.errors import ConfigError, PartFailed
+from common.types import TASK_TYPES, Group, Kind, Task, TaskType
 from learner.leases import LeaseMaker, lease_id
 from learner.seeding import ATTEMPTS, ROUND, SPARE, Seeding
 from learner.task_book import TaskBook
 from tests.fakes.groups import a_group, a_task, seeded
 
 D, A, I = TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.INDUCTION  # noqa: E741
-GIVEN = [a_task("identity", task_type) for task_type in TaskType]
+GIVEN = [a_task("identity", task_type) for task_type in TASK_TYPES]
+ALGORITHM = AlgorithmConfig()
 Model = Callable[[TaskType, int], str]  # the status of a proposal, or the name of its task
 
 
@@ -30,9 +31,16 @@ def always(task_type: TaskType, number: int) -> str:
 class Scene:
     """A book that is seeded by a model; `order` shuffles the answers of a round."""
 
-    def __init__(self, seeds: SeedsConfig, path: Path = Path(":memory:"), order: int | None = None) -> None:
-        self.config = Config(run=RunConfig(seed=3), seeds=seeds)
-        self.book = TaskBook(path, GIVEN, self.config)
+    def __init__(
+        self,
+        seeds: SeedsConfig,
+        path: Path = Path(":memory:"),
+        order: int | None = None,
+        algorithm: AlgorithmConfig = ALGORITHM,
+        given: Sequence[Task] = GIVEN,
+    ) -> None:
+        self.config = Config(run=RunConfig(seed=3), seeds=seeds, algorithm=algorithm)
+        self.book = TaskBook(path, given, self.config)
         self.seeding = Seeding(self.config, self.book)
         self.maker = LeaseMaker(self.config, self.book)
         self.leases = 0
@@ -198,7 +206,7 @@ def test_rows_of_a_file_are_asked_for_once_each_and_as_they_are(file: File) -> N
 
 
 def test_a_file_with_too_few_valid_rows_is_named(file: File) -> None:
-    scene = Scene(SeedsConfig(tasks=3, load=file([a_task("a row", t) for t in TaskType])))
+    scene = Scene(SeedsConfig(tasks=3, load=file([a_task("a row", t) for t in TASK_TYPES])))
     with pytest.raises(PartFailed, match=r"only 2 of seeds\.tasks=3 deduction tasks after 1 proposals") as failure:
         scene.play(always)
     assert "seeds.jsonl" in failure.value.hint
@@ -233,3 +241,20 @@ def test_progress_is_what_the_book_holds_of_what_is_wanted(file: File) -> None:
     assert scene.seeding.progress() == {"deduction": (65, 70), "abduction": (65, 70), "induction": (1, 70)}
     loaded = Scene(SeedsConfig(load=file([a_task("a row")])))
     assert loaded.seeding.progress() == {"deduction": (0, 1), "abduction": (0, 0), "induction": (0, 0)}
+
+
+def test_error_tasks_are_seeded_beside_the_other_pairs_where_the_run_has_them() -> None:
+    given = [*GIVEN, a_task("identity", TaskType.ERROR)]
+    scene = Scene(SeedsConfig(tasks=5), algorithm=AlgorithmConfig(error=True), given=given)
+    rounds = scene.play(always)
+    assert scene.book.added == {D: 5, A: 5, I: 5, TaskType.ERROR: 5}
+    assert [{task_type for task_type, _ in asked} for asked in rounds] == [{D, A, TaskType.ERROR}, {I}]
+
+
+def test_rows_of_a_type_that_the_run_does_not_have_are_not_passed_over(file: File) -> None:
+    seeds = SeedsConfig(load=file([a_task("a row"), a_task("a row", TaskType.ERROR)]))
+    with pytest.raises(ConfigError, match=r"seeds.jsonl has error tasks.*algorithm\.error=true"):
+        Scene(seeds)
+    scene = Scene(seeds, algorithm=AlgorithmConfig(error=True))
+    scene.play(always)
+    assert scene.book.added[TaskType.ERROR] == 1

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.config import AlgorithmConfig, Config, EnvironmentConfig, IntrinsicConfig
-from common.types import Kind, Status, Task, TaskType
+from common.types import TASK_TYPES, Kind, Status, Task, TaskType
 from learner.intrinsic import fold
 from learner.task_book import SURPLUS, Seed, TaskBook, task_from_json, task_to_json
 from tests.fakes.groups import a_group, a_task
 
-SEEDS = [a_task("seed", t) for t in TaskType]
+SEEDS = [a_task("seed", t) for t in TASK_TYPES]
 
 
 @pytest.fixture
@@ -38,6 +38,19 @@ def a_config(*, limit: int = 0, admit: str = "all", novelty: str = "program", sa
         environment=EnvironmentConfig(novelty=novelty),
         algorithm=AlgorithmConfig(book_limit=limit, admit=admit, reference_sampling=sampling, task_sampling=sampling),
     )
+
+
+def test_a_run_with_error_deduction_has_a_pool_for_it(path: Path) -> None:
+    plain = TaskBook(Path(":memory:"), SEEDS, Config())
+    assert set(plain.sizes) == set(plain.added) == set(plain.seed_counts()) == set(TASK_TYPES)
+    book = TaskBook(path, SEEDS, Config(algorithm=AlgorithmConfig(error=True)))
+    book.add(1, [(0, a_task("e", TaskType.ERROR), 0.5)])
+    assert book.sizes == dict.fromkeys(TASK_TYPES, 1) | {TaskType.ERROR: 1} == book.added
+    rng = random.Random(0)
+    assert book.task(rng, TaskType.ERROR, 1) == a_task("e", TaskType.ERROR)
+    assert book.references(rng, TaskType.ERROR, 6) == (a_task("e", TaskType.ERROR),)
+    shown = {book.references(random.Random(i), TaskType.INDUCTION, 1)[0].type for i in range(50)}
+    assert shown == {TaskType.DEDUCTION, TaskType.ABDUCTION}  # a program that raises has no pairs to show
 
 
 def test_a_new_book_holds_its_seeds_and_an_old_one_does_not_take_them_again(path: Path) -> None:
@@ -173,7 +186,7 @@ def test_an_induction_proposal_is_known_by_its_inputs_for_its_program_was_given(
 @pytest.mark.parametrize("rule", ["program", "task", "off"])
 def test_a_held_out_program_is_rejected_whatever_the_rule(path: Path, rule: str) -> None:
     book = TaskBook(path, SEEDS, a_config(novelty=rule), frozenset({"p"}))
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         assert said(book, a_task("a", task_type, program="p")) == "heldout"
     assert said(book, a_task("a", program="q")) == "ok"
     assert said(book, a_task("a")) == "ok"
@@ -257,6 +270,6 @@ def test_a_held_out_program_is_no_seed(path: Path) -> None:
 texts = st.text(max_size=20)
 
 
-@given(st.builds(Task, st.sampled_from(TaskType), texts, st.tuples(texts), st.tuples(texts, texts), texts, texts))
+@given(st.builds(Task, st.sampled_from(TASK_TYPES), texts, st.tuples(texts), st.tuples(texts, texts), texts, texts))
 def test_a_task_survives_json(task: Task) -> None:
     assert task_from_json(task_to_json(task)) == task

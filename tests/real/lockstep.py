@@ -21,7 +21,7 @@ from actors.episode import Parts, run_episode
 from actors.triplets import PythonTriplets
 from common.config import Config, load
 from common.messages import Stage
-from common.types import Share, Task, TaskType
+from common.types import TASK_TYPES, Share, Task
 from executor.shard import Shard
 from learner.batch import sequences, shares
 from learner.evaluation import held_out_programs
@@ -50,7 +50,7 @@ async def lockstep(config: Config, folder: Path, trainer: ProcessPoolExecutor) -
     engine = engines.create(config.engine, config.model)
     shard = Shard(config.executor)
     held_out = held_out_programs(Path(config.model.path))
-    book = TaskBook(folder / "tasks.sqlite", [environment.identity(t) for t in TaskType], config, held_out)
+    book = TaskBook(folder / "tasks.sqlite", [environment.identity(t) for t in TASK_TYPES], config, held_out)
     maker = LeaseMaker(config, book)
     await engine.start()
     await shard.start()

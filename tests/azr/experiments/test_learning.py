@@ -19,7 +19,7 @@ from azr.experiments.learning import Plan, learning
 from common import seed_rows
 from common.config import Config, load
 from common.errors import ConfigError
-from common.types import TaskType
+from common.types import TASK_TYPES
 from tests.project import ROOT
 
 FAKE = (sys.executable, "-m", "tests.fakes.train")
@@ -87,7 +87,7 @@ def test_tasks_from_the_grammar(tmp_path: Path) -> None:
     config = resolved("grammar", tmp_path, "learner.steps=5", "algorithm.proposals=8", "run.seed=3")
     rows = [json.loads(line) for line in Path(config.seeds.load).read_text().splitlines()]
     assert len(rows) == len(seed_rows.read(Path(config.seeds.load))) == 3 * 40
-    for task_type in TaskType:
+    for task_type in TASK_TYPES:
         programs = [row["program"] for row in rows if row["type"] == task_type]
         assert len(set(programs)) == len(programs) == 40
         assert not any(map(grammar.is_held_out, programs))

@@ -14,9 +14,9 @@ from azr.experiments.answers import Answers, Point, differences
 from azr.experiments.intervals import Interval
 from azr.experiments.results import Change, Target, points
 from common.errors import PartFailed
-from common.types import TaskType
+from common.types import TASK_TYPES, TaskType
 
-D, A, I = TaskType  # noqa: E741
+D, A, I = TASK_TYPES  # noqa: E741
 
 
 def answers(*given: tuple[int, str, TaskType, str]) -> Answers:
@@ -27,7 +27,7 @@ def answers(*given: tuple[int, str, TaskType, str]) -> Answers:
 
 
 def both(version: int, eval_set: str, digits: str) -> list[tuple[int, str, TaskType, str]]:
-    return [(version, eval_set, t, digits) for t in TaskType]
+    return [(version, eval_set, t, digits) for t in TASK_TYPES]
 
 
 def test_answers_are_read_and_the_last_one_counts(tmp_path: Path) -> None:
