@@ -13,7 +13,7 @@ import pytest
 
 from tests.real.conftest import ROOT, SMALL, Runs
 
-EXACT = ["staleness.eta=0", "engine.max_num_seqs=1", "engine.prefix_caching=false", "learner.steps=3"]
+EXACT = ["seeds.tasks=0", "staleness.eta=0", "engine.max_num_seqs=1", "engine.prefix_caching=false", "learner.steps=3"]
 
 
 @pytest.mark.real
