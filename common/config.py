@@ -38,7 +38,7 @@ class ModelConfig:
     path: str = "models/base"  # Hugging Face folder: config.json, weights, tokenizer
     dtype: str = "float32"
     build: bool = False  # make the tiny base model at `path` if it is missing
-    base_steps: int = 5500  # pre-training steps of that base model
+    base_steps: int = 6000  # pre-training steps of that base model
     base_seed: int = 0  # of that base model
 
 
@@ -178,7 +178,7 @@ class LearnerConfig:
 class EvalConfig:
     tasks: int = 100  # held-out tasks per type; 0: no evaluation
     harder: int = 0  # held-out tasks per type with longer programs
-    forced: bool = False  # ask each task a second time with `<think>` begun: what is elicitation
+    forced: bool = False  # of the base: ask each task again with `<think>` begun: what is elicitation
     every: int = 0  # versions; 0: only before and after
     temperature: float = 1.0
 

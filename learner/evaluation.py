@@ -1,7 +1,7 @@
 """Evaluation inside the run: leases of kind `eval` over held-out tasks, at chosen versions, with pushes held.
 
-A round asks every question once: the standard tasks, the harder ones, and, where asked for, each of them again with
-the thought begun, which shows what the model could do if it only thought. While a round is open no push goes out, so
+A round asks every question once: the standard tasks, the harder ones, and, where asked for, in the round of version 0
+each of them again with the thought begun, which shows what the base model could do if it only thought. While a round is open no push goes out, so
 every answer of a round was sampled by one version. The groups are scored like any other and never trained.
 """
 
@@ -95,7 +95,8 @@ class Evaluation:
 
     def begin(self, version: int) -> None:
         self._version = version
-        self._right = dict.fromkeys(self._questions, False)
+        asked = [question for question in self._questions if version == 0 or not question.set.begun]
+        self._right = dict.fromkeys(asked, False)
         self._todo.extend(self._right)
         self._failures.clear()
 
@@ -129,7 +130,7 @@ class Evaluation:
 
 
 def questions(model: Path, config: EvalConfig) -> list[Question]:
-    """What a round asks of a model that came with held-out tasks. ConfigError if there are too few."""
+    """What the first round asks of a model that came with held-out tasks. ConfigError if there are too few."""
     standard = held_out(model, config.tasks)
     harder = held_out(model, config.harder, HARDER_FILE, "harder")
     asked = [Question(task) for task in standard] + [Question(task, EvalSet.HARDER) for task in harder]

@@ -106,8 +106,8 @@ def test_programs_of_one_statement_are_not_held_out() -> None:
 def test_thoughts() -> None:
     program = grammar.parse("def f(a):\n b=(a+7)%10\n c=max(b,3)\n d=(4-c)%10\n return d")
     assert program is not None
-    assert deduce(program, 5) == "b=2\nc=3\nd=1"
-    assert abduce(program, 5) == "c:3\nb:2\na:5"
+    assert deduce(program.run(5)) == "b=2\nc=3\nd=1"
+    assert abduce(program.run(5)) == "c:3\nb:2\na:5"
     task = dataclasses.replace(task_of(TaskType.INDUCTION, program, random.Random(0)), shown=2)
     task = dataclasses.replace(task, inputs=("5", "9", "1"), outputs=("1", "8", "6"))
     assert induce(task) == "5->1:6,6\n9->8:9,7"
@@ -120,9 +120,28 @@ def test_thoughts_become_rare() -> None:
     assert mix.thoughts_at(1.0) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize("slips", [0.0, 0.25, 1.0])
+def test_some_of_the_later_thoughts_slip_and_their_answers_follow_them(slips: float) -> None:
+    text = Text(Mix(thoughts=1.0, first_thoughts=1.0, slips=slips), random.Random(4))
+    text.progress = 1.0
+    thoughts = wrong = 0
+    for _ in range(3000):
+        prompt, response = text.example()
+        if not prompt.startswith("solve deduction"):
+            continue
+        program = grammar.parse(prompt.removeprefix("solve deduction\n").partition("\ninput:")[0])
+        assert program is not None
+        states = program.run(int(prompt.partition("input:")[2]))
+        thought = response.partition("<think>")[2].partition("</think>")[0]
+        thoughts, wrong = thoughts + 1, wrong + (thought != deduce(states))
+        assert read_tags(response).text == thought.rpartition("=")[2]
+    assert wrong / thoughts <= slips
+    assert wrong / thoughts >= slips / 2, "a slip into the value of another input shows more often than not"
+
+
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
 def test_training_text_is_right_and_has_no_held_out_program(progress: float) -> None:
-    text = Text(Mix(), random.Random(3))
+    text = Text(Mix(slips=0.0), random.Random(3))
     text.progress = progress
     triplets = PythonTriplets(SETTINGS)
     seen = 0

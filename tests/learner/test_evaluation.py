@@ -75,6 +75,15 @@ def test_each_set_is_counted_apart_though_the_task_is_the_same() -> None:
     assert [result.asked(s, D) for s in EvalSet] == [2, 1, 1, 0]
 
 
+def test_thoughts_are_begun_for_the_base_alone() -> None:
+    rounds = evaluation(ONE, Question(ONE.task, EvalSet.FORCED))
+    rounds.begin(0)
+    assert [rounds.deliver(answer(grant(rounds, number), True)) is None for number in (0, 1)] == [True, False]
+    rounds.begin(10)
+    result = rounds.deliver(answer(grant(rounds, 2), True))
+    assert result is not None and result.sets == (STANDARD,)
+
+
 def test_a_round_is_held_once() -> None:
     rounds = evaluation(ONE)
     rounds.begin(0)
