@@ -38,7 +38,7 @@ class ModelConfig:
     path: str = "models/base"  # Hugging Face folder: config.json, weights, tokenizer
     dtype: str = "float32"
     build: bool = False  # make the tiny base model at `path` if it is missing
-    base_steps: int = 6000  # pre-training steps of that base model
+    base_steps: int = 7000  # pre-training steps of that base model
     base_seed: int = 0  # of that base model
 
 
@@ -157,7 +157,7 @@ class ExecutorConfig:
 
 @dataclass(frozen=True)
 class LearnerConfig:
-    steps: int = 60
+    steps: int = 80
     ranks: int = 1
     zero_stage: int = 0
     lr: float = 5e-4

@@ -26,7 +26,7 @@ class Recipe:
     large, take half as long again to the same loss.
     """
 
-    steps: int = 6000
+    steps: int = 7000
     seed: int = 0
     batch_tokens: int = 512  # padding included
     lr: float = 1.2e-3
