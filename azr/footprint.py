@@ -22,6 +22,7 @@ NUMBER = WIDTHS["float32"]  # what is trained and served on CPU
 RAY = 800 * MIB  # its dozen processes together
 DRIVER = 150 * MIB
 INTAKE = 150 * MIB
+ANALYSIS = 100 * MIB
 SHARD = 120 * MIB
 CHECKER = 20 * MIB
 FORK_SERVER = 15 * MIB
@@ -56,6 +57,7 @@ def processes(config: Config, shape: Shape) -> tuple[Process, ...]:
         Process("driver", 1, DRIVER, 0.0, "azr train: starts and watches the others, live view"),
         *ray,
         Process("intake", 1, INTAKE, 0.2, "leases, admission, task book, journal, batches"),
+        Process("analysis", 1, ANALYSIS, 0.1, "figures of trained batches, niced and confined"),
         Process(
             "executor",
             executor.shards,

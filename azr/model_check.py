@@ -16,6 +16,7 @@ from azr.memory import GIB, WIDTHS, sequences
 from azr.model_folder import TINY, Shape
 from common.config import Config
 from common.errors import PartFailed
+from learner.evaluation import HARDER_FILE, STANDARD_FILE
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPU
 
@@ -119,9 +120,11 @@ def lengths(config: Config, shape: Shape) -> Iterator[Finding]:
 def held_out(config: Config) -> Iterator[Finding]:
     """Evaluation needs tasks."""
     folder = Path(config.model.path)
-    if config.eval.tasks and folder.is_dir() and not (folder / "heldout.jsonl").exists():
-        yield Finding(
-            True,
-            f"eval.tasks={config.eval.tasks}, but {folder} holds no held-out tasks (heldout.jsonl)",
-            "eval.tasks=0, or put a file of tasks there, one JSON object of common.types.Task a line",
-        )
+    asked = {"tasks": (config.eval.tasks, STANDARD_FILE), "harder": (config.eval.harder, HARDER_FILE)}
+    for key, (count, file) in asked.items():
+        if count and folder.is_dir() and not (folder / file).exists():
+            yield Finding(
+                True,
+                f"eval.{key}={count}, but {folder} holds no held-out tasks ({file})",
+                f"eval.{key}=0, or put a file of tasks there, one JSON object of common.types.Task a line",
+            )

@@ -18,6 +18,7 @@ from azr.model_folder import TINY, Shape, missing, shape
 from common.config import Config, load
 from common.errors import PartFailed
 
+HELD_OUT = ("heldout.jsonl", "heldout_harder.jsonl")
 ROOMY = Machine("linux", 8, 64 * GIB, 100 * GIB, seccomp=True, compiler="/usr/bin/c++", headers=True, ninja=True)
 
 
@@ -35,7 +36,8 @@ def model(folder: Path, *, shards: int = 1, **changes: Any) -> Path:
     config = {"num_hidden_layers": 2, "hidden_size": 128, "num_attention_heads": 4, "vocab_size": 460, **changes}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
-    (folder / "heldout.jsonl").write_text("")
+    for file in HELD_OUT:
+        (folder / file).write_text("")
     header = json.dumps({"__metadata__": {"format": "pt"}, "a": {"shape": [2, 5]}, "b": {"shape": [6]}}).encode()
     if shards == 1:
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
@@ -51,7 +53,8 @@ def model(folder: Path, *, shards: int = 1, **changes: Any) -> Path:
 def test_a_model_that_will_be_built_on_a_roomy_machine_has_no_findings() -> None:
     result = examine(tiny(), ROOMY)
     assert (result.findings, result.shape) == ((), TINY)
-    assert {process.name for process in result.processes} == {"driver", "ray", "intake", "executor", "actor", "trainer"}
+    names = {"driver", "ray", "intake", "analysis", "executor", "actor", "trainer"}
+    assert {process.name for process in result.processes} == names
     assert 2 * GIB < result.memory < 5 * GIB
 
 
@@ -71,11 +74,13 @@ def test_more_processes_than_logical_cpus_is_an_error() -> None:
     assert "ask Ray for 2.3 logical CPUs and cluster.cpus=2" in text
 
 
-def test_evaluation_needs_held_out_tasks(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("file", "key"), [(HELD_OUT[0], "eval.tasks"), (HELD_OUT[1], "eval.harder")])
+def test_evaluation_needs_held_out_tasks(tmp_path: Path, file: str, key: str) -> None:
     folder = model(tmp_path / "model")
-    (folder / "heldout.jsonl").unlink()
+    (folder / file).unlink()
     (text,) = texts(examine(tiny(folder=folder), ROOMY), fatal=True)
-    assert "heldout.jsonl" in text
+    assert f"({file})" in text and key in text
+    assert not texts(examine(tiny(f"{key}=0", folder=folder), ROOMY), fatal=True)
 
 
 @pytest.mark.parametrize(
