@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from actors import composite
 from actors.environment import Answer
 from actors.wording import IDENTITY, Proposal, read_tags
 from common.types import Task, TaskType
@@ -28,11 +29,13 @@ class Compact:
             return Proposal(IDENTITY, ("1",))
         return Proposal(IDENTITY, tuple(str(i) for i in range(self._inputs)), "the same" if self._message else "")
 
-    def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str:
+    def propose_prompt(self, task_type: TaskType, references: Sequence[Task], components: Sequence[str] = ()) -> str:
         if task_type is TaskType.INDUCTION:
             return f"propose induction\n{references[0].program}\n"
         shown = "".join(f"{task.program}\ninput:{task.inputs[0]}\n" for task in references)
-        return f"propose {task_type}\n{shown}"
+        given = "".join(f"{text}\n" for text in components)
+        call = f"call {' '.join(composite.names(len(components)))}\n" if components else ""
+        return f"propose {task_type}\n{shown}{call}{given}"
 
     def read_proposal(self, task_type: TaskType, response: str) -> Proposal | None:
         answer = read_tags(response)

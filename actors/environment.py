@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from common.jobs import Executor, Verdict
+from common.jobs import Composition, Executor, Verdict
 from common.types import Task, TaskType
 
 
@@ -25,6 +25,8 @@ class Draft:
     program: str
     inputs: tuple[str, ...]
     message: str = ""
+    composition: Composition | None = None  # what the model wrote of `program`, if the rest was given as components
+    composite: bool = False  # whether `program` is an f(g()), proposed now or given
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +54,13 @@ class Environment(Protocol):
         """The task every run starts from, its outputs known without an executor."""
         ...
 
-    def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str: ...
+    def propose_prompt(
+        self, task_type: TaskType, references: Sequence[Task], components: Sequence[Task] = ()
+    ) -> str: ...
 
-    def parse_proposal(self, task_type: TaskType, references: Sequence[Task], response: str) -> Draft | None:
+    def parse_proposal(
+        self, task_type: TaskType, references: Sequence[Task], response: str, components: Sequence[Task] = ()
+    ) -> Draft | None:
         """The task that `response` proposes; None if it does not follow the response format."""
         ...
 

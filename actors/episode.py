@@ -125,7 +125,7 @@ async def _seed(lease: Lease, parts: Parts, asked: Task) -> Group:
     """
     prompt = np.zeros(0, np.int32)
     completion = Completion(prompt, np.zeros(0, np.float32), (), "stop")
-    draft: Draft | None = Draft(asked.type, asked.program, asked.inputs, asked.message)
+    draft: Draft | None = Draft(asked.type, asked.program, asked.inputs, asked.message, composite=asked.composite)
     if not asked.inputs:
         prompt, completion, draft = await _draft(lease, parts, asked.type)
     validated = await _validate(parts, draft) if draft is not None else Validated(Status.FORMAT)
@@ -144,12 +144,12 @@ async def _seed(lease: Lease, parts: Parts, asked: Task) -> Group:
 
 async def _draft(lease: Lease, parts: Parts, task_type: TaskType) -> tuple[Int32Array, Completion, Draft | None]:
     """A proposal of the model, with its prompt. One cut at the token limit has no format."""
-    prompt = parts.codec.encode(parts.environment.propose_prompt(task_type, lease.references))
+    prompt = parts.codec.encode(parts.environment.propose_prompt(task_type, lease.references, lease.components))
     (completion,) = await _generate(lease, parts, prompt, 1, "propose")
     if completion.finish != "stop":
         return prompt, completion, None
     response = parts.codec.decode(completion.tokens)
-    return prompt, completion, parts.environment.parse_proposal(task_type, lease.references, response)
+    return prompt, completion, parts.environment.parse_proposal(task_type, lease.references, response, lease.components)
 
 
 async def _solve(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from actors import blocks
+from actors import blocks, composite
 from actors.environment import Answer
 from actors.wording import IDENTITY, Proposal, read_tags
 from common.types import Task, TaskType
@@ -81,6 +81,13 @@ def f(numbers, word):
 
 Plan first: what makes the puzzle hard{differs}? Then write it down.{references}"""
 _NOVEL = " The idea has to be clearly different from the examples below, not one of them in disguise."
+
+_COMPOSITE = """
+
+This code stands before your program and is part of the puzzle; do not write it again:
+{given}
+Somewhere in `f`, each of these functions has to be called: {names}. The names stay theirs: do not define, assign or \
+import anything called so, and give no parameter such a name."""
 
 _RULES = f"""\
 The program
@@ -205,7 +212,7 @@ class Paper:
         message = "What comes out is what went in." if self._message else ""
         return Proposal(IDENTITY, (*_VALUES, *more)[: self._inputs], message)
 
-    def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str:
+    def propose_prompt(self, task_type: TaskType, references: Sequence[Task], components: Sequence[str] = ()) -> str:
         if task_type is TaskType.INDUCTION:
             return self._propose_inputs(references[0].program)
         shown = "".join(f"\n\nExample {i}\n{_triplet(task)}" for i, task in enumerate(references, 1))
@@ -215,7 +222,7 @@ class Paper:
             runs=_RUNS[task_type],
             novel=_NOVEL if shown else "",
             differs=" and new" if shown else "",
-            references=shown,
+            references=shown + _components(components),
         )
         return _FRAME.format(request=f"{_PROPOSE[task_type]}\n\n{puzzle}")
 
@@ -284,6 +291,13 @@ def _triplet(task: Task) -> str:
     result = "error" if task.type is TaskType.ERROR else "output"
     fields = (("python", task.program), ("input", task.inputs[0]), (result, task.outputs[0]))
     return "\n".join(blocks.write(name, text) for name, text in fields)
+
+
+def _components(texts: Sequence[str]) -> str:
+    if not texts:
+        return ""
+    names = ", ".join(f"`{name}`" for name in composite.names(len(texts)))
+    return _COMPOSITE.format(given=blocks.write("python", "\n\n".join(texts)), names=names)
 
 
 def _response(answer: str, thought: str) -> str:

@@ -15,13 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from actors import composite
 from actors.compact import Compact
 from actors.degenerate import degenerate
 from actors.environment import Answer, Draft, Validated, task_key
 from actors.paper import Paper
 from actors.wording import Wording
 from common.config import EnvironmentConfig
-from common.jobs import Executor, Validate, Verdict, Verify
+from common.jobs import Composition, Executor, Validate, Verdict, Verify
 from common.types import NO_ERROR, Status, Task, TaskType
 
 _MISSING = Verdict(False, Status.FORMAT, "no answer in the response")
@@ -47,10 +48,12 @@ class PythonTriplets:
         outputs = (NO_ERROR,) if task_type is TaskType.ERROR else seed.inputs
         return self._task(Draft(task_type, seed.program, seed.inputs, seed.message), outputs, key)
 
-    def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str:
-        return self._wording.propose_prompt(task_type, references)
+    def propose_prompt(self, task_type: TaskType, references: Sequence[Task], components: Sequence[Task] = ()) -> str:
+        return self._wording.propose_prompt(task_type, references, composite.components(components))
 
-    def parse_proposal(self, task_type: TaskType, references: Sequence[Task], response: str) -> Draft | None:
+    def parse_proposal(
+        self, task_type: TaskType, references: Sequence[Task], response: str, components: Sequence[Task] = ()
+    ) -> Draft | None:
         """Induction takes its program from the first reference: the model proposes inputs for it."""
         proposal = self._wording.read_proposal(task_type, response)
         if proposal is None:
@@ -58,8 +61,14 @@ class PythonTriplets:
         induction = task_type is TaskType.INDUCTION
         if len(proposal.inputs) != (self._config.inputs if induction else 1):
             return None
-        program = references[0].program if induction else proposal.program
-        return Draft(task_type, program, proposal.inputs, proposal.message)
+        if induction:
+            given = references[0]
+            return Draft(task_type, given.program, proposal.inputs, proposal.message, composite=given.composite)
+        if not components:
+            return Draft(task_type, proposal.program, proposal.inputs)
+        program = composite.whole(composite.components(components), proposal.program)
+        composition = Composition(proposal.program, composite.names(len(components)))
+        return Draft(task_type, program, proposal.inputs, "", composition, composite=True)
 
     async def validate(self, draft: Draft, executor: Executor) -> Validated:
         if len(set(draft.inputs)) < len(draft.inputs):
@@ -69,7 +78,7 @@ class PythonTriplets:
         errors = draft.type is TaskType.ERROR
         if errors and self._banned is not None and (word := self._banned.search(draft.program)):
             return Validated(Status.POLICY, detail=f"word not allowed in an error task: {word.group()}")
-        result = await executor.validate(Validate(draft.program, draft.inputs, errors))
+        result = await executor.validate(Validate(draft.program, draft.inputs, errors, draft.composition))
         if result.status != Status.OK:
             return Validated(result.status, detail=result.detail)
         if len(set(result.input_keys)) < len(draft.inputs):
@@ -105,7 +114,17 @@ class PythonTriplets:
 
     def _task(self, draft: Draft, outputs: tuple[str, ...], key: str, program_key: str = "") -> Task:
         shown = self._config.shown if draft.type is TaskType.INDUCTION else 0
-        return Task(draft.type, draft.program, draft.inputs, outputs, key, draft.message, shown, program_key)
+        return Task(
+            draft.type,
+            draft.program,
+            draft.inputs,
+            outputs,
+            key,
+            draft.message,
+            shown,
+            program_key,
+            draft.composite,
+        )
 
 
 def _style(config: EnvironmentConfig) -> Wording:

@@ -42,8 +42,10 @@ class Wording(Protocol):
         nothing."""
         ...
 
-    def propose_prompt(self, task_type: TaskType, references: Sequence[Task]) -> str:
-        """Induction needs one reference, whose program inputs are wanted for; the others show any number."""
+    def propose_prompt(self, task_type: TaskType, references: Sequence[Task], components: Sequence[str] = ()) -> str:
+        """Induction needs one reference, whose program inputs are wanted for; the others show any number, and the texts
+        of `components` (composite.py), which the program has to call and the response does not repeat.
+        """
         ...
 
     def read_proposal(self, task_type: TaskType, response: str) -> Proposal | None:

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from common.composite import CompositeConfig
 from common.config_keys import known, reason
 from common.errors import ConfigError
 from common.types import STREAMS, TASK_TYPES, Kind, TaskType
@@ -209,6 +210,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     environment: EnvironmentConfig = field(default_factory=EnvironmentConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    composite: CompositeConfig = field(default_factory=CompositeConfig)
     seeds: SeedsConfig = field(default_factory=SeedsConfig)
     intrinsic: IntrinsicConfig = field(default_factory=IntrinsicConfig)
     safety: SafetyConfig = field(default_factory=SafetyConfig)
@@ -296,6 +298,7 @@ def check(config: Config) -> None:
             config.executor.first_slice <= config.executor.cpu_limit <= config.executor.wall_limit,
             "executor.first_slice, cpu_limit and wall_limit must not decrease in this order",
         ),
+        *config.composite.rules,
     ]
     for holds, message in rules:
         if not holds:

@@ -12,6 +12,16 @@ from common.types import Task
 
 
 @dataclass(frozen=True, slots=True)
+class Composition:
+    """What a composite program must do besides: the f of `own`, the text behind the components, calls all
+    `components`, by name, and nothing in it binds one of them.
+    """
+
+    own: str
+    components: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Validate:
     """Is this program legal, deterministic and defined on all these inputs? One execution job, all inputs in it.
 
@@ -22,6 +32,7 @@ class Validate:
     program: str
     inputs: tuple[str, ...]
     errors: bool = False
+    composition: Composition | None = None
 
 
 @dataclass(frozen=True, slots=True)

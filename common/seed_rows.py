@@ -1,11 +1,13 @@
 """Seed tasks as lines of JSON, the format of `seeds.load` and `seeds.save`. Two forms are read:
 
     ours      {"type": "deduction", "program": "def f(x): return x + 1", "inputs": ["1"], "outputs": ["2"]}
-              the fields of common.types.Task; "message" and "shown" may be left out, keys are not taken over
+              the fields of common.types.Task; "message", "shown" and "composite" may be left out, keys are not taken
+              over
     official  {"snippet": "def f(x): return x + 1", "input": "1", "output": "2", "imports": []}
               {"snippet": …, "inputs": ["1", "2"], "outputs": ["2", "3"], "message": "…", "imports": []}
-              of the Absolute Zero code, other fields ignored: a pair is a deduction and an abduction task, as there the
-              two buffers begin with the same rows; pairs are an induction task that shows the first half of them
+              of the Absolute Zero code, a composite if "composite_functions" names any; other fields ignored. A pair is
+              a deduction and an abduction task, as there the two buffers begin with the same rows; pairs are an
+              induction task that shows the first half of them
 
 What is read is a claim: outputs are as written and keys empty until an executor has run the program. A file is taken
 whole or not at all. Invariant: what `write` wrote, `read` gives back, but for the keys.
@@ -80,7 +82,10 @@ def _own(row: Mapping[str, Any]) -> Task:
     if type(shown) is not int:
         raise ValueError(f'"shown" is {_brief(shown)}, not a number of pairs')
     message = _text(row, "message") if "message" in row else ""
-    return _task(task_type, _text(row, "program"), inputs, _texts(row, "outputs"), message, shown)
+    composite = row.get("composite", False)
+    if type(composite) is not bool:
+        raise ValueError(f'"composite" is {_brief(composite)}, not true or false')
+    return _task(task_type, _text(row, "program"), inputs, _texts(row, "outputs"), message, shown, composite)
 
 
 def _official(row: Mapping[str, Any]) -> list[Task]:
@@ -91,7 +96,10 @@ def _official(row: Mapping[str, Any]) -> list[Task]:
         inputs, message = _texts(row, "inputs"), _text(row, "message") if "message" in row else ""
         return [_task(TaskType.INDUCTION, program, inputs, _texts(row, "outputs"), message, len(inputs) // 2)]
     pair = (_text(row, "input"),), (_text(row, "output"),)
-    return [_task(task_type, program, *pair) for task_type in (TaskType.DEDUCTION, TaskType.ABDUCTION)]
+    composite = bool(row.get("composite_functions"))
+    return [
+        _task(task_type, program, *pair, composite=composite) for task_type in (TaskType.DEDUCTION, TaskType.ABDUCTION)
+    ]
 
 
 def _task(
@@ -101,6 +109,7 @@ def _task(
     outputs: tuple[str, ...],
     message: str = "",
     shown: int = 0,
+    composite: bool = False,
 ) -> Task:
     if len(inputs) != len(outputs):
         raise ValueError(f"{len(inputs)} inputs and {len(outputs)} outputs; they are pairs")
@@ -108,7 +117,7 @@ def _task(
         raise ValueError(f"{task_type} has one pair and shows none apart, not {len(inputs)} and {shown}")
     if task_type is TaskType.INDUCTION and not 0 < shown < len(inputs):
         raise ValueError(f"{shown} of {len(inputs)} pairs are shown; some must be shown and some hidden")
-    return Task(task_type, program, inputs, outputs, "", message, shown)
+    return Task(task_type, program, inputs, outputs, "", message, shown, composite=composite)
 
 
 def _text(row: Mapping[str, Any], name: str) -> str:

@@ -94,6 +94,7 @@ class Status(StrEnum):
     HELD_OUT = "heldout"  # a proposal of a program that evaluation keeps for itself
     IDENTITY = "identity"  # a proposal that returns its input
     CONSTANT = "constant"  # a proposal whose output does not depend on its input
+    COMPOSITION = "composition"  # a composite proposal that does not call a component, or binds its name again
     INFRA = "infra"  # a part of the system failed: says nothing about the program, never scored
 
 
@@ -115,6 +116,7 @@ class Task:
     message: str = ""
     shown: int = 0
     program_key: str = ""
+    composite: bool = False  # its program is an f(g()), and no component of others
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,7 @@ class Lease:
     references: tuple[Task, ...] = ()  # shown to a proposer
     task: Task | None = None  # asked of a solver
     temperature: float = 1.0
+    components: tuple[Task, ...] = ()  # whose programs the f of a proposer must call
     begun: str = ""  # what an answer begins with: it ends the prompt, and is read as if the model had written it
 
 

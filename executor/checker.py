@@ -1,9 +1,9 @@
 """The process that reads untrusted text for the shard: parses, applies the policy, compiles, canonicalises, digests.
 
 Run as a script; control socket on fd 0. It is locked in like a child and never runs what it reads. Request: items
-(frames.PROGRAM | EXPRESSION | VALUE, UTF-8 text). Reply: one item each: frames.OK or CONFINED and key + payload, or
-another status and why. Payload: marshalled code of a program or an input expression, canonical text of a value. The
-first reply, unasked, is as a zygote's.
+(frames.PROGRAM | EXPRESSION | VALUE | COMPOSITE, UTF-8 text). Reply: one item each: frames.OK or CONFINED and key +
+payload, or another status and why. Payload: marshalled code of a program or an input expression, canonical text of a
+value; a composite has neither key nor payload. The first reply, unasked, is as a zygote's.
 
 A hostile text may crash or stall this process; the shard then starts another.
 """
@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Sequence
 
 from common.errors import SandboxUnavailable
-from executor import confined, frames, keys, policy, sandbox, seccomp, values
+from executor import composition, confined, frames, keys, policy, sandbox, seccomp, values
 
 CONTROL = 0
 MEMORY = 1 << 30
@@ -63,6 +63,16 @@ def value(text: str) -> bytes:
     """Key + canonical text of a literal."""
     found = values.parse(text)
     return keys.key(found) + values.canonical(found).encode("utf-8", "surrogatepass")
+
+
+def composite(text: str, apply_policy: bool) -> frames.Item:
+    """Of the names in the first line: does the program part behind it call all, and bind none?"""
+    names, _, own = text.partition("\n")
+    tree = ast.parse(own)
+    if apply_policy:
+        policy.check_tree(tree)
+    composition.check(tree, names.split())
+    return frames.OK, b""
 
 
 def normal_form(nodes: Sequence[ast.AST]) -> bytes:
@@ -110,9 +120,13 @@ def answer(item: frames.Item, apply_policy: bool) -> frames.Item:
             return program(text, apply_policy)
         if kind == frames.EXPRESSION:
             return expression(text, apply_policy)
+        if kind == frames.COMPOSITE:
+            return composite(text, apply_policy)
         return frames.OK, value(text)
     except policy.PolicyError as error:
         return frames.POLICY, _detail(error)
+    except composition.CompositionError as error:
+        return frames.COMPOSITION, _detail(error)
     except SyntaxError as error:
         return refused, _detail(error.msg)
     except (ValueError, RecursionError, MemoryError, OverflowError) as error:

@@ -26,9 +26,10 @@ STATUSES = (
     "ok", "syntax", "policy", "input", "error", "exit", "memory", "too_big", "unserialisable",
 )  # fmt: skip
 OK, SYNTAX, POLICY, INPUT, ERROR, EXIT, MEMORY, TOO_BIG, UNSERIALISABLE = range(len(STATUSES))
-CONFINED = len(STATUSES)  # of the checker alone: ok, and executor/confined.py holds
+# Of the checker alone: ok, and executor/confined.py holds; a composite that executor/composition.py refuses
+CONFINED, COMPOSITION = len(STATUSES), len(STATUSES) + 1
 
-PROGRAM, EXPRESSION, VALUE = range(3)  # codes of items that ask the checker
+PROGRAM, EXPRESSION, VALUE, COMPOSITE = range(4)  # codes of items that ask the checker
 
 Item = tuple[int, bytes]
 

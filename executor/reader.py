@@ -65,6 +65,12 @@ class Reader:
         """Argument lists, compiled."""
         return await self._read(frames.EXPRESSION, [text.encode("utf-8", "surrogatepass") for text in texts])
 
+    async def composite(self, own: str, components: Sequence[str]) -> Read:
+        """Whether the new part of a composite calls its components and binds none: ok, without a key, if it does."""
+        question = f"{' '.join(components)}\n{own}"
+        (read,) = await self._read(frames.COMPOSITE, [question.encode("utf-8", "surrogatepass")])
+        return read
+
     async def values(self, texts: Sequence[bytes]) -> list[Read]:
         """Literals."""
         return await self._read(frames.VALUE, texts)
@@ -111,11 +117,14 @@ class Reader:
 def _decode(body: bytes, asked: int) -> list[Read]:
     """FrameError if this is not one item per text: the checker has met untrusted text and may be somebody else's."""
     items = frames.unpack(body)
-    if len(items) != asked or any(code > frames.CONFINED for code, _ in items):
+    if len(items) != asked or any(code > frames.COMPOSITION for code, _ in items):
         raise frames.FrameError(f"{len(items)} items for {asked} texts")
     return [
         Read(Status.OK, key=data[:KEY_BYTES], payload=data[KEY_BYTES:], confined=code == frames.CONFINED)
         if code in (frames.OK, frames.CONFINED)
-        else Read(frames.STATUSES[code], detail=data.decode("utf-8", "replace"))
+        else Read(
+            Status.COMPOSITION if code == frames.COMPOSITION else frames.STATUSES[code],
+            detail=data.decode("utf-8", "replace"),
+        )
         for code, data in items
     ]

@@ -108,8 +108,10 @@ class Shard:
             self._failure.set_result(error)
 
     async def _validate(self, job: Validate) -> Validation:
-        program, inputs = await asyncio.gather(self.reader.program(job.program), self.reader.expressions(job.inputs))
-        refused = next((read for read in (program, *inputs) if not read.ok), None)
+        program, composite, inputs = await asyncio.gather(
+            self.reader.program(job.program), self._composite(job), self.reader.expressions(job.inputs)
+        )
+        refused = next((read for read in (program, *composite, *inputs) if not read.ok), None)
         if refused is not None:
             return Validation(refused.status, refused.detail)
         first, second = sorted(self.sides, key=lambda side: side.load)
@@ -127,6 +129,12 @@ class Shard:
             program_key=program.key.hex(),
             input_keys=tuple([read.key.hex() for read in inputs]),
         )
+
+    async def _composite(self, job: Validate) -> list[Read]:
+        """What the checker says of the composition, if there is one."""
+        if job.composition is None:
+            return []
+        return [await self.reader.composite(job.composition.own, job.composition.components)]
 
     async def _verify(self, task: Task, answers: Sequence[str]) -> list[Verdict]:
         hidden = task.shown if task.type is TaskType.INDUCTION else 0

@@ -1,8 +1,9 @@
 """Evaluation inside the run: leases of kind `eval` over held-out tasks, at chosen versions, with pushes held.
 
 A round asks every question once: the standard tasks, the harder ones, and, where asked for, in the round of version 0
-each of them again with the thought begun, which shows what the base model could do if it only thought. While a round is open no push goes out, so
-every answer of a round was sampled by one version. The groups are scored like any other and never trained.
+each of them again with the thought begun, which shows what the base model could do if it only thought. While a round is
+open no push goes out, so every answer of a round was sampled by one version. The groups are scored like any other and
+never trained.
 """
 
 from __future__ import annotations

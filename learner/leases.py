@@ -15,6 +15,7 @@ from common.types import Kind, Lease, Task, TaskType
 from learner.task_book import TaskBook
 
 _KINDS = tuple(Kind)
+_COMPOSING = (Kind.PROPOSE_DEDUCTION, Kind.PROPOSE_ABDUCTION)
 
 
 def lease_id(kind: Kind, sequence: int) -> int:
@@ -42,7 +43,8 @@ class LeaseMaker:
         algorithm = self._config.algorithm
         if kind.proposes:
             references = self._book.references(rng, kind.task_type, self._config.environment.references)
-            return Lease(lease, 0, kind, version, seed, algorithm.samples, references=references)
+            components = self._components(kind, version, seed)
+            return Lease(lease, 0, kind, version, seed, algorithm.samples, references=references, components=components)
         task = self._book.task(rng, kind.task_type, version)
         return Lease(lease, 0, kind, version, seed, algorithm.solve_samples, task=task)
 
@@ -62,6 +64,18 @@ class LeaseMaker:
             rng = random.Random(derive(seed, "material"))
             references = self._book.references(rng, task.type, self._config.environment.references)
         return Lease(lease, 0, Kind.SEED, 0, seed, 0, references=references, task=task)
+
+    def _components(self, kind: Kind, version: int, seed: int) -> tuple[Task, ...]:
+        """What a proposal of deduction or abduction has to call: nothing, or as many as the schedule lets it draw.
+
+        A generator of their own draws them, so that all else is as in a run without.
+        """
+        schedule = self._config.composite
+        rng = random.Random(derive(seed, "components"))
+        if kind not in _COMPOSING or rng.random() >= schedule.chance_at(version):
+            return ()
+        found = self._book.components(rng, rng.randint(schedule.least, schedule.most_at(version)))
+        return found if len(found) >= schedule.least else ()
 
 
 def blank(task_type: TaskType) -> Task:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 import random
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from common.config import AlgorithmConfig
@@ -87,3 +87,9 @@ def references(rng: random.Random, entries: Sequence[Entry], count: int, samplin
     else:
         drawn = rng.sample(entries, min(count, len(entries)))
     return tuple(entry.task for entry in drawn)
+
+
+def components(rng: random.Random, entries: Iterable[Entry], count: int) -> tuple[Task, ...]:
+    """At most `count` of `entries`, none a composite, and no program twice; uniform without replacement."""
+    simple = {entry.task.program: entry.task for entry in entries if not entry.task.composite}
+    return tuple(rng.sample(list(simple.values()), min(count, len(simple))))

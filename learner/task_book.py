@@ -23,7 +23,7 @@ from pathlib import Path
 from common.config import Config
 from common.types import Group, Status, Task, TaskType
 from learner import intrinsic
-from learner.pools import Pool, references
+from learner.pools import Entry, Pool, components, references
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
@@ -168,11 +168,15 @@ class TaskBook:
         Induction proposers are given a program to write inputs for; it may come from either pair type.
         """
         if task_type is TaskType.INDUCTION:
-            entries = [*self._pools[TaskType.DEDUCTION].entries, *self._pools[TaskType.ABDUCTION].entries]
+            entries = self._pairs()
             count = 1
         else:
             entries = list(self._pools[task_type].entries)
         return references(rng, entries, count, self._config.algorithm.reference_sampling)
+
+    def components(self, rng: random.Random, count: int) -> tuple[Task, ...]:
+        """At most `count` tasks of the pair types whose programs a composite is to call."""
+        return components(rng, self._pairs(), count)
 
     def task(self, rng: random.Random, task_type: TaskType, version: int) -> Task:
         """A task for a solver, at the version in force."""
@@ -220,6 +224,9 @@ class TaskBook:
         self._pools[task.type].add(version, task)
         if intrinsic.counts(self._config.intrinsic):
             self._seen[task.type].add(task)
+
+    def _pairs(self) -> list[Entry]:
+        return [*self._pools[TaskType.DEDUCTION].entries, *self._pools[TaskType.ABDUCTION].entries]
 
     def _write(self, rows: Sequence[_Row]) -> None:
         self._db.execute("BEGIN")

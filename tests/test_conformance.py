@@ -22,6 +22,7 @@ from actors.episode import Parts, run_episode
 from actors.paper import Paper
 from actors.triplets import PythonTriplets
 from actors.wording import Proposal
+from common.composite import CompositeConfig
 from common.config import AlgorithmConfig, Config, EngineConfig, EnvironmentConfig, ExecutorConfig
 from common.jobs import Validate, Verdict
 from common.types import TASK_TYPES, Group, Kind, Lease, Status, Task, TaskType
@@ -427,3 +428,33 @@ async def test_error_deduction_from_the_proposal_to_the_rewards(executor: Shard,
     ):
         (sample,) = (await outcome(f"<answer>{response}</answer>")).samples
         assert (sample.status, sample.reward) == (status, -0.5)
+
+
+# -- composite functions f(g()), off in the published runs -------------------------------------------------------
+
+
+async def test_a_composite_from_the_lease_to_the_book(executor: Shard, book: TaskBook) -> None:
+    """What f does not call, or takes for its own, is an invalid proposal; a composite is no component."""
+    book.add(1, [(0, Task(TaskType.ABDUCTION, DOUBLE, ("1",), ("2",), "double", program_key="double"), 0.5)])
+    schedule = CompositeConfig(start=1, chance=1.0, chance_max=1.0)
+    config = Config(composite=schedule, engine=LONG, environment=EnvironmentConfig(degenerate=True, references=0))
+    lease = LeaseMaker(config, book).make(lease_id(Kind.PROPOSE_DEDUCTION, 0), 1)
+    assert [task.program for task in lease.components] == [DOUBLE]
+
+    async def outcome(own: str) -> Group:
+        offered = f"<answer>{own}\ninput:20</answer>"
+        engine = FakeEngine(lambda prompt, i: offered if prompt.startswith("propose") else (RIGHT, WRONG)[i % 2])
+        return await run_episode(lease, parts_of(engine, executor, book, config))
+
+    for own in ("def f(a):\n return a*2+2", "def g_0(a):\n return a\ndef f(a):\n return g_0(a)"):
+        (sample,) = (await outcome(own)).samples
+        assert (sample.status, sample.reward) == (Status.COMPOSITION, -0.5)
+    group = await outcome("def f(a):\n return g_0(a)+2")
+    composite = group.proposal
+    assert composite is not None and composite.composite and group.solve_rate == 0.5
+    assert composite.program == "def g_0(a):\n return a*2\ndef f(a):\n return g_0(a)+2"
+    assert [sample.reward for sample in group.samples] == [0.5, *[1.0, -0.5] * 3]
+    book.add_batch(2, settle(1, [group], config, book, []))
+    assert book.find(composite.key) == composite
+    again = [LeaseMaker(config, book).make(lease_id(Kind.PROPOSE_ABDUCTION, n), 2) for n in range(20)]
+    assert {task.program for lease in again for task in lease.components} == {DOUBLE}

@@ -316,13 +316,14 @@ async def test_a_seed_that_comes_to_nothing_says_why(response: str, validity: st
 
 async def test_a_loaded_task_is_executed_and_its_outputs_are_only_claims() -> None:
     engine, executor = FakeEngine(play(PROPOSAL)), FakeExecutor()
-    claimed = Task(TaskType.INDUCTION, PROPOSED, ("1", "2", "3"), ("8", "8", "8"), "", "double it")
+    claimed = Task(TaskType.INDUCTION, PROPOSED, ("1", "2", "3"), ("8", "8", "8"), "", "double it", composite=True)
     group = await run(seeding(1, claimed), engine, executor)
     require_consistent(group)
     assert engine.calls == []
     assert executor.validated == [Validate(PROPOSED, ("1", "2", "3"))]
     assert group.proposal is not None
     assert (group.proposal.outputs, group.proposal.message) == (("f(1)", "f(2)", "f(3)"), "double it")
+    assert group.proposal.composite
 
 
 async def test_a_seed_whose_executor_is_lost_is_no_verdict() -> None:

@@ -35,8 +35,10 @@ OURS = {"type": "deduction", "program": "def f(x): return x", "inputs": ["1"], "
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 pairs = st.builds(
-    lambda kind, program, given_, output: Task(kind, program, (given_,), (output,), "key", program_key="its"),
-    st.sampled_from([TaskType.DEDUCTION, TaskType.ABDUCTION]), texts, texts, texts,
+    lambda kind, program, given_, output, composite: Task(
+        kind, program, (given_,), (output,), "key", program_key="its", composite=composite
+    ),
+    st.sampled_from([TaskType.DEDUCTION, TaskType.ABDUCTION]), texts, texts, texts, st.booleans(),
 )  # fmt: skip
 sets = st.lists(st.tuples(texts, texts), min_size=2, max_size=5).flatmap(
     lambda rows: st.builds(
@@ -77,6 +79,12 @@ def test_an_official_set_shows_its_first_half(tmp_path: Path) -> None:
     assert (task.message, task.key, task.program_key) == ("say it again", "", "")
 
 
+def test_a_composite_is_known_in_both_forms(tmp_path: Path) -> None:
+    official = OFFICIAL_PAIR | {"composite_functions": ["def g_0(a):\n    return a"]}
+    found = seed_rows.read(written(tmp_path, OURS, OURS | {"composite": True}, official))
+    assert [task.composite for task in found] == [False, True, True, True]
+
+
 def test_forms_may_be_mixed(tmp_path: Path) -> None:
     found = seed_rows.read(written(tmp_path, OURS, OFFICIAL_SET, OFFICIAL_PAIR))
     assert [task.type for task in found] == ["deduction", "induction", "deduction", "abduction"]
@@ -106,6 +114,7 @@ def without(row: Mapping[str, object], *names: str, **fields: object) -> dict[st
         (without(OURS, type="induction"), "0 of 1 pairs are shown"),
         (without(OURS, type="induction", shown=1), "1 of 1 pairs are shown; some must be shown and some hidden"),
         (without(OURS, message=None), '"message" is null, not text'),
+        (without(OURS, composite=1), '"composite" is 1, not true or false'),
         (without(OURS, massage="x"), 'there is no field "massage"; a task has .*message'),
         (without(OURS, program="\ud800"), "surrogates not allowed"),
         (without(OFFICIAL_PAIR, "output"), 'there is no "output"'),

@@ -24,7 +24,7 @@ def examples(count: int) -> settings:
 
 # --- frames, claims, what the checker says -------------------------------------------------------------------------
 
-codes = st.integers(0, len(frames.STATUSES)) | st.integers(0, 255)  # the first that means nothing is among them
+codes = st.integers(0, frames.COMPOSITION + 1) | st.integers(0, 255)  # the first that means nothing is among them
 items = st.lists(st.tuples(codes, st.binary(max_size=20)), max_size=6)
 
 
@@ -96,13 +96,13 @@ def test_any_reply_is_claims_of_the_first_inputs_and_an_end(status: int, ended: 
 @given(bodies, st.integers(0, 4))
 def test_the_reader_takes_one_answer_for_each_text_or_none(body: bytes, asked: int) -> None:
     whole, rest = frames.unpack_whole(body)
-    sound = not rest and len(whole) == asked and all(code <= frames.CONFINED for code, _ in whole)
+    sound = not rest and len(whole) == asked and all(code <= frames.COMPOSITION for code, _ in whole)
     if not sound:
         with pytest.raises(frames.FrameError):
             _decode(body, asked)
         return
     for read, (code, data) in zip(_decode(body, asked), whole, strict=True):
-        assert read.status == (frames.STATUSES[code] if code != frames.CONFINED else "ok")
+        assert read.status == (*frames.STATUSES, "ok", "composition")[code]
         assert read.ok == (code in (frames.OK, frames.CONFINED)) and read.confined == (code == frames.CONFINED)
         assert (read.key + read.payload == data and len(read.key) <= KEY_BYTES) if read.ok else not read.payload
 
@@ -139,11 +139,19 @@ def test_the_checker_has_an_answer_to_any_text(kind: int, text: str, policy: boo
     assert policy or code != frames.CONFINED
 
 
+@examples(200)
+@given(texts, texts, st.booleans())
+def test_the_checker_has_an_answer_to_any_composite(names: str, own: str, policy: bool) -> None:
+    code, data = checker.answer((frames.COMPOSITE, f"{names}\n{own}".encode("utf-8", "surrogatepass")), policy)
+    assert code in (frames.OK, frames.COMPOSITION, frames.SYNTAX, frames.POLICY)
+    assert bool(data) == (code != frames.OK)
+
+
 @examples(100)
-@given(st.integers(0, 2), st.binary(max_size=30))
+@given(st.integers(0, 3), st.binary(max_size=30))
 def test_the_checker_has_an_answer_to_any_bytes(kind: int, data: bytes) -> None:
     code, _ = checker.answer((kind, data), True)
-    assert code <= frames.CONFINED
+    assert code <= frames.COMPOSITION
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.composite import CompositeConfig
 from common.config import Config, EnvironmentConfig, RunConfig
 from common.types import TASK_TYPES, Kind, TaskType
 from learner.leases import LeaseMaker, blank, kind_of, lease_id, sequence_of
@@ -89,3 +92,46 @@ def test_a_seed_lease_depends_on_its_number_and_not_on_its_lease(book: TaskBook)
     (program,) = maker.seed(1, blank(TaskType.INDUCTION), 0).references
     assert program.type is not TaskType.INDUCTION
     assert maker.seed(1, a_task("from a file"), 0).references == ()
+
+
+# -- composites --------------------------------------------------------------------------------------------------
+
+PAIRS = (Kind.PROPOSE_DEDUCTION, Kind.PROPOSE_ABDUCTION)
+COMPOSITES = CompositeConfig(start=4, interval=2, chance=0.5, chance_step=0.1, chance_max=0.6, most=1, most_max=3)
+IDS = [lease_id(kind, number) for kind in Kind if "/" in kind and kind.task_type in TASK_TYPES for number in range(60)]
+
+
+def test_components_change_nothing_else(book: TaskBook) -> None:
+    plain, composing = LeaseMaker(Config(), book), LeaseMaker(Config(composite=COMPOSITES), book)
+    for version in (0, 3):
+        assert [composing.make(i, version) for i in IDS] == [plain.make(i, version) for i in IDS]
+    made = [composing.make(i, 8) for i in IDS]
+    assert [dataclasses.replace(lease, components=()) for lease in made] == [plain.make(i, 8) for i in IDS]
+    assert {lease.kind for lease in made if lease.components} == set(PAIRS)
+    assert composing.seed(1, blank(TaskType.DEDUCTION), 0) == plain.seed(1, blank(TaskType.DEDUCTION), 0)
+
+
+def test_an_equal_lease_draws_equal_components(book: TaskBook) -> None:
+    config = Config(composite=COMPOSITES)
+    forwards = {i: LeaseMaker(config, book).make(i, 8).components for i in IDS}
+    assert {i: LeaseMaker(config, book).make(i, 8).components for i in reversed(IDS)} == forwards
+    other = dataclasses.replace(config, run=RunConfig(seed=1))
+    assert {i: LeaseMaker(other, book).make(i, 8).components for i in IDS} != forwards
+
+
+@pytest.mark.parametrize(("version", "chance", "most"), [(4, 0.5, 1), (6, 0.6, 2), (8, 0.6, 3), (99, 0.6, 3)])
+def test_as_many_and_as_often_as_the_schedule_says(book: TaskBook, version: int, chance: float, most: int) -> None:
+    maker = LeaseMaker(Config(composite=COMPOSITES), book)
+    counts = Counter(len(maker.make(lease_id(kind, n), version).components) for kind in PAIRS for n in range(300))
+    assert set(counts) == set(range(most + 1))
+    assert abs(1 - counts[0] / 600 - chance) < 0.07
+    assert all(abs(counts[c] / 600 - chance / most) < 0.07 for c in range(1, most + 1))
+
+
+@pytest.mark.parametrize(("size", "counts"), [(1, {0}), (2, {2}), (9, {2, 3})])
+def test_never_fewer_than_the_least(tmp_path: Path, size: int, counts: set[int]) -> None:
+    """Of a book that has not enough programs, nothing is composed."""
+    config = Config(composite=CompositeConfig(start=0, chance=1.0, chance_max=1.0, least=2, most=3))
+    book = TaskBook(tmp_path / "small.sqlite", [a_task(f"{i}") for i in range(size)], config)
+    maker = LeaseMaker(config, book)
+    assert {len(maker.make(lease_id(Kind.PROPOSE_DEDUCTION, n), 0).components) for n in range(40)} == counts

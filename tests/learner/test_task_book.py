@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import random
 from pathlib import Path
 
@@ -270,6 +272,33 @@ def test_a_held_out_program_is_no_seed(path: Path) -> None:
 texts = st.text(max_size=20)
 
 
-@given(st.builds(Task, st.sampled_from(TASK_TYPES), texts, st.tuples(texts), st.tuples(texts, texts), texts, texts))
-def test_a_task_survives_json(task: Task) -> None:
+@given(
+    st.builds(Task, st.sampled_from(TASK_TYPES), texts, st.tuples(texts), st.tuples(texts, texts), texts, texts),
+    st.booleans(),
+)
+def test_a_task_survives_json(task: Task, composite: bool) -> None:
+    task = dataclasses.replace(task, composite=composite)
     assert task_from_json(task_to_json(task)) == task
+
+
+def test_a_task_written_before_there_were_composites_is_none() -> None:
+    row = json.loads(task_to_json(a_task("a")))
+    del row["composite"]
+    assert task_from_json(json.dumps(row)) == a_task("a")
+
+
+# -- components --------------------------------------------------------------------------------------------------
+
+
+def test_components_are_distinct_programs_of_both_pair_types_and_no_composites(path: Path) -> None:
+    book = TaskBook(path, [], Config())
+    pair = [a_task(name, t) for name in "abc" for t in (TaskType.DEDUCTION, TaskType.ABDUCTION)]
+    lone = [a_task("d", TaskType.ABDUCTION), a_task("e", TaskType.INDUCTION), a_task("f", TaskType.ERROR)]
+    composite = dataclasses.replace(a_task("g"), composite=True)
+    book.add(1, [(i, task, 0.5) for i, task in enumerate([*pair, *lone, composite])])
+    for opened in (book, TaskBook(path, [], Config())):
+        drawn = [opened.components(random.Random(i), 3) for i in range(60)]
+        assert {task.program for tasks in drawn for task in tasks} == {a_task(name).program for name in "abcd"}
+        assert {len({task.program for task in tasks}) for tasks in drawn} == {3}
+        assert len(opened.components(random.Random(0), 9)) == 4
+    assert TaskBook(path.with_name("new.sqlite"), [composite], Config()).components(random.Random(0), 1) == ()
