@@ -41,7 +41,7 @@ def program(text: str, apply_policy: bool) -> frames.Item:
 
 def expression(text: str, apply_policy: bool) -> frames.Item:
     """Key of the argument values (of the text where they are no literals) + marshalled code that yields them."""
-    tree = ast.parse(f"{policy.ENTRY}({text})", mode="eval")
+    tree = ast.parse(f"{policy.ENTRY}({text}\n)", mode="eval")  # a comment may end it
     call = tree.body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         raise SyntaxError("not one argument list")

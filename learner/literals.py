@@ -21,7 +21,7 @@ def argument_types(text: str) -> tuple[str, ...]:
     if len(text) > MAX_CHARACTERS:
         return (OTHER,)
     try:
-        call = ast.parse(f"f({text})", mode="eval").body
+        call = ast.parse(f"f({text}\n)", mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return (OTHER,)
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):

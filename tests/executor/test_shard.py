@@ -106,6 +106,14 @@ async def test_abduction_answers_are_judged_apart(shard: Shard) -> None:
     ]  # fmt: skip
 
 
+async def test_a_comment_may_end_an_input_and_hides_nothing(shard: Shard) -> None:
+    asked = task(TaskType.ABDUCTION, "def f(x): return x * 2", ("2",), ("4",))
+    answers = ("2  # two", "2,  # two", "1 # ) or (2", "2) # or", "1) == 1 or (2 #")
+    assert await verdicts(shard, asked, *answers) == [
+        (True, "ok"), (True, "ok"), (False, "ok"), (False, "input"), (False, "input"),
+    ]  # fmt: skip
+
+
 async def test_one_answer_that_ends_the_child_does_not_touch_the_others(shard: Shard) -> None:
     program = "def f(x):\n    y = ' ' * (10**9 * x)\n    return 0"
     asked = task(TaskType.ABDUCTION, program, ("0",), ("0",))
