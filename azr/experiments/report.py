@@ -1,4 +1,7 @@
-"""What an experiment leaves: results.json, table.md, learning.svg. Each is written whole (temporary name, rename)."""
+"""What an experiment leaves: results.json, table.md, learning.svg, proposals.svg.
+
+Each is written whole (temporary name, rename), and names files as seen from the experiment's folder.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 
-from azr.experiments import plot, results
+from azr.experiments import charts, collapse, results
 from azr.experiments.answers import Answers
 from azr.experiments.cells import Outcome
-from azr.experiments.collapse import Trend, trends
+from azr.experiments.collapse import Trend
 from azr.experiments.controls import AZR
 from azr.experiments.results import CellResult, Change, Target, points
 from learner.evaluation import EvalSet
@@ -27,12 +31,22 @@ class Report:
     cells: dict[str, CellResult] = field(default_factory=dict)
     forced: CellResult | None = None
     above_forced: dict[str, dict[str, Change]] = field(default_factory=dict)
+    steps: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)  # by run, see collapse.steps
     trends: dict[str, list[Trend]] = field(default_factory=dict)  # by run
     targets: list[Target] = field(default_factory=list)
 
     @property
     def failed(self) -> list[Outcome]:
         return [outcome for outcome in self.outcomes if outcome.failure]
+
+    @property
+    def azr(self) -> list[str]:
+        """The finished runs of Absolute Zero itself."""
+        return _azr(self.outcomes)
+
+
+def _azr(outcomes: Sequence[Outcome]) -> list[str]:
+    return [outcome.cell.run for outcome in outcomes if outcome.cell.name == AZR and not outcome.failure]
 
 
 def make(outcomes: Sequence[Outcome], last: int) -> Report:
@@ -45,23 +59,27 @@ def make(outcomes: Sequence[Outcome], last: int) -> Report:
     cells = {name: results.cell(runs, last) for name, runs in bases.items()}
     azr = bases.get(AZR, [])
     above = results.above_forced(azr, last)
+    steps = {outcome.cell.run: collapse.steps(outcome.folder) for outcome in outcomes if not outcome.failure}
+    trends = {run: collapse.trends(rows) for run, rows in steps.items()}
     return Report(
         outcomes,
         last,
         cells,
         results.forced(next(iter(bases.values()))) if bases else None,
         above,
-        {outcome.cell.run: trends(outcome.folder) for outcome in outcomes if not outcome.failure},
-        results.targets(cells.get(AZR), above),
+        steps,
+        trends,
+        results.targets(cells.get(AZR), above, [trend for run in _azr(outcomes) for trend in trends[run]]),
     )
 
 
 def write(report: Report, folder: Path) -> None:
-    _write(folder / "results.json", json.dumps(_json(report), indent=1, default=results.to_json) + "\n")
+    _write(folder / "results.json", json.dumps(_json(report, folder), indent=1, default=results.to_json) + "\n")
     _write(folder / "table.md", table(report))
     standard = report.forced.changes.get(EvalSet.STANDARD, {}) if report.forced else {}
     forced = {name: change.after for name, change in standard.items()}
-    _write(folder / "learning.svg", plot.svg(report.cells, forced, report.last))
+    _write(folder / "learning.svg", charts.accuracy(report.cells, forced, report.last))
+    _write(folder / "proposals.svg", charts.proposals([report.steps[run] for run in report.azr], report.last))
 
 
 def table(report: Report) -> str:
@@ -83,10 +101,22 @@ def table(report: Report) -> str:
         "three is looked for.",
         "",
     ]
-    collapsed = [f"{run}: {t}" for run, found in report.trends.items() for t in found if t.collapsed]
-    lines += _list("Proposals that collapsed", collapsed)
+    lines += _proposals(report)
     lines += _list("Runs that failed, and are in no figure", [f"{o.cell}: {o.failure}" for o in report.failed])
     return "\n".join(lines) + "\n"
+
+
+def _proposals(report: Report) -> list[str]:
+    runs = [report.trends[run] for run in report.azr]
+    lines = ["| proposals of | share | first quarter of the steps | last quarter | lowest of a run |", "|" + "---|" * 5]
+    for kind in runs[0] if runs else ():
+        same = [trend for run in runs for trend in run if (trend.type, trend.name) == (kind.type, kind.name)]
+        first, last = fmean(trend.first for trend in same), fmean(trend.last for trend in same)
+        lines.append(
+            f"| {kind.type} | {kind.name} | {first:.3f} | {last:.3f} | {min(trend.last for trend in same):.3f} |"
+        )
+    collapsed = [f"{run}: {t}" for run, found in report.trends.items() for t in found if t.collapsed]
+    return [*lines, "", *_list("Proposals that collapsed", collapsed)]
 
 
 def _all_cells(report: Report) -> dict[str, CellResult]:
@@ -97,7 +127,7 @@ def _list(title: str, entries: Sequence[str]) -> list[str]:
     return [f"{title}: {'none' if not entries else ''}".rstrip(), "", *(f"- {entry}" for entry in entries), ""]
 
 
-def _json(report: Report) -> Mapping[str, object]:
+def _json(report: Report, folder: Path) -> Mapping[str, object]:
     return {
         "last_version": report.last,
         "runs": [
@@ -105,9 +135,9 @@ def _json(report: Report) -> Mapping[str, object]:
                 "cell": o.cell.name,
                 "base": o.cell.base,
                 "seed": o.cell.seed,
-                "settings": o.cell.settings,
-                "folder": str(o.folder),
-                "failure": o.failure,
+                "settings": [_inside(setting, folder) for setting in o.cell.settings],
+                "folder": _inside(str(o.folder), folder),
+                "failure": _inside(o.failure, folder),
                 "trends": report.trends.get(o.cell.run, []),
             }
             for o in report.outcomes
@@ -116,6 +146,10 @@ def _json(report: Report) -> Mapping[str, object]:
         "above_forced": report.above_forced,
         "targets": report.targets,
     }
+
+
+def _inside(text: str, folder: Path) -> str:
+    return text.replace(f"{folder}/", "")
 
 
 def _write(path: Path, text: str) -> None:

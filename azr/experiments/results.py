@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from azr.experiments.answers import Bases, Point, differences
+from azr.experiments.collapse import Trend
 from azr.experiments.intervals import Interval, bootstrap, mean
 from common.types import TASK_TYPES, TaskType
 from learner.evaluation import EvalSet
@@ -77,8 +78,13 @@ def above_forced(bases: Bases, last: int) -> dict[str, dict[str, Change]]:
     return _kept({s.value: _changes(bases, Point(0, FORCED[s]), Point(last, s), OF_THREE) for s in PLAIN})
 
 
-def targets(azr: CellResult | None, above: Mapping[str, Mapping[str, Change]]) -> list[Target]:
-    """What the experiment is to show, judged by the means; where it says so, by intervals."""
+def targets(
+    azr: CellResult | None, above: Mapping[str, Mapping[str, Change]], proposals: Sequence[Trend]
+) -> list[Target]:
+    """What the experiment is to show, judged by the means; where it says so, by intervals.
+
+    `proposals`: how they went in all runs of Absolute Zero.
+    """
     standard = azr.changes.get(EvalSet.STANDARD, {}) if azr else {}
     return [
         _gain("deduction gains at least 20 points", standard, [TaskType.DEDUCTION], 0.20),
@@ -87,6 +93,7 @@ def targets(azr: CellResult | None, above: Mapping[str, Mapping[str, Change]]) -
         _above("above the base with forced thought on a task", above.get(EvalSet.STANDARD, {})),
         _above("above the base with forced thought on a task of the harder set", above.get(EvalSet.HARDER, {})),
         _end("induction ends at 0.20 or more", standard.get(TaskType.INDUCTION), 0.20),
+        _sound("valid, novel and learnable proposals do not collapse in any run", proposals),
     ]
 
 
@@ -118,6 +125,13 @@ def _above(text: str, changes: Mapping[str, Change]) -> Target:
 
 def _end(text: str, change: Change | None, least: float) -> Target:
     return Target(text, None) if change is None else Target(text, change.after >= least, f"{change.after:.3f}")
+
+
+def _sound(text: str, trends: Sequence[Trend]) -> Target:
+    if not trends:
+        return Target(text, None)
+    collapsed = [str(trend) for trend in trends if trend.collapsed]
+    return Target(text, not collapsed, ", ".join(collapsed) or f"{len(trends)} shares looked at")
 
 
 def _changes(bases: Bases, before: Point, after: Point, level: float = 0.95) -> dict[str, Change]:

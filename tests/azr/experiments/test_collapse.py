@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from azr.experiments.collapse import of_steps, trends
+from azr.experiments.collapse import steps, trends
 from common.errors import PartFailed
 
 NAMES = ("valid", "rejected/known", "rejected/copy", "learnable")
 
 
-def steps(first: tuple[float, ...], last: tuple[float, ...], count: int = 8) -> list[dict[str, float]]:
+def a_run(first: tuple[float, ...], last: tuple[float, ...], count: int = 8) -> list[dict[str, float]]:
     """A run of deduction proposals that changes at its middle; figures in the order of NAMES."""
     shapes = [first] * (count // 2) + [last] * (count - count // 2)
     return [{f"propose/deduction/{name}": share for name, share in zip(NAMES, shape, strict=True)} for shape in shapes]
 
 
 def found(first: tuple[float, ...], last: tuple[float, ...]) -> dict[str, tuple[float, float, bool]]:
-    return {t.name: (pytest.approx(t.first), pytest.approx(t.last), t.collapsed) for t in of_steps(steps(first, last))}  # type: ignore[misc]
+    return {t.name: (pytest.approx(t.first), pytest.approx(t.last), t.collapsed) for t in trends(a_run(first, last))}  # type: ignore[misc]
 
 
 def test_a_run_that_gets_better_is_sound() -> None:
@@ -55,19 +55,19 @@ def test_what_was_never_there_did_not_collapse() -> None:
 
 
 def test_only_the_first_and_the_last_quarter_count() -> None:
-    rows = steps((0.9, 0.0, 0.0, 0.4), (0.9, 0.0, 0.0, 0.4))
+    rows = a_run((0.9, 0.0, 0.0, 0.4), (0.9, 0.0, 0.0, 0.4))
     rows[3]["propose/deduction/valid"] = 0.0
     rows[5].clear()
-    assert not any(trend.collapsed for trend in of_steps(rows))
+    assert not any(trend.collapsed for trend in trends(rows))
 
 
 def test_no_proposals_and_short_runs_say_nothing() -> None:
-    assert of_steps([{"solve/deduction/accuracy": 0.5}] * 8) == []
-    assert of_steps(steps((0.9, 0.0, 0.0, 0.4), (0.0, 0.0, 0.0, 0.0), count=3)) == []
+    assert trends([{"solve/deduction/accuracy": 0.5}] * 8) == []
+    assert trends(a_run((0.9, 0.0, 0.0, 0.4), (0.0, 0.0, 0.0, 0.0), count=3)) == []
 
 
 def test_a_step_that_was_trained_again_counts_once(tmp_path: Path) -> None:
-    rows = steps((0.9, 0.0, 0.0, 0.4), (0.9, 0.0, 0.0, 0.4))
+    rows = a_run((0.9, 0.0, 0.0, 0.4), (0.9, 0.0, 0.0, 0.4))
     lost = [{"step": 7, "groups": 6, "propose/deduction/valid": 0.0}, {"version": 7, "eval/deduction": 0.0}]
     written = [
         *lost,
@@ -75,10 +75,10 @@ def test_a_step_that_was_trained_again_counts_once(tmp_path: Path) -> None:
         {"step": 7, "lines": 3},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
-    assert trends(tmp_path) == of_steps(rows)
-    assert str(trends(tmp_path)[0]) == "valid of deduction proposals: 0.90 → 0.90"
+    assert trends(steps(tmp_path)) == trends(rows)
+    assert str(trends(rows)[0]) == "valid of deduction proposals: 0.90 → 0.90"
 
 
 def test_metrics_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(PartFailed, match=r"metrics\.jsonl"):
-        trends(tmp_path)
+        steps(tmp_path)

@@ -118,7 +118,7 @@ def test_from_plan_to_report(tmp_path: Path) -> None:
         0.75,
     )
     assert (found["cells"]["azr"]["bases"], found["cells"]["azr"]["runs"]) == (2, 4)
-    assert [target["met"] for target in found["targets"]] == [True, True, True, False, False, True]
+    assert [target["met"] for target in found["targets"]] == [True, True, True, False, False, True, True]
     assert {(r["cell"], r["base"], r["seed"]) for r in found["runs"]} == set(plan.runs())
     table = (tmp_path / "table.md").read_text()
     assert said[-2] == table
@@ -126,10 +126,14 @@ def test_from_plan_to_report(tmp_path: Path) -> None:
     assert "| azr | 2 | 4 | harder | mean | 0.500 | 1.000 | +50.0 [" in table
     assert "| forced | 2 | 4 | standard | abduction | 0.500 | 0.750 |" in table
     assert "Proposals that collapsed: none" in table
+    assert "| deduction | valid | 0.900 | 0.900 | 0.900 |" in table
     picture = (tmp_path / "learning.svg").read_text()
     assert picture.count("<polyline") == 3 * (5 + 1 + 4 + 2) + 3  # grid, forced, runs, means; legend
+    picture = (tmp_path / "proposals.svg").read_text()
+    assert picture.count("<polyline") == 3 * (5 + 3 * (4 + 1)) + 3  # grid, four runs and their mean; legend
+    assert str(tmp_path) not in (tmp_path / "results.json").read_text()
     for run in found["runs"]:
-        config = load(Path(run["folder"]) / "config.yaml")
+        config = load(tmp_path / run["folder"] / "config.yaml")
         assert (config.model.base_seed, config.run.seed, config.learner.steps) == (run["base"], run["seed"], 8)
         assert (config.eval.forced, config.algorithm.shuffle_rewards) == (True, run["cell"] == "shuffled")
 
@@ -162,7 +166,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path: Path) -> No
 
 def test_nothing_but_failures_is_a_report_too(tmp_path: Path) -> None:
     assert not experiment(tmp_path, Plan(seeds=1, bases=1, only=("azr",)), "--broken", "azr")[0]
-    assert [target["met"] for target in results(tmp_path)["targets"]] == [None] * 6
+    assert [target["met"] for target in results(tmp_path)["targets"]] == [None] * 7
 
 
 def test_a_run_that_has_a_checkpoint_goes_on_from_there(tmp_path: Path) -> None:

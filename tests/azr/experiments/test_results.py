@@ -11,6 +11,7 @@ import pytest
 
 from azr.experiments import results
 from azr.experiments.answers import Answers, Point, differences
+from azr.experiments.collapse import Trend
 from azr.experiments.intervals import Interval
 from azr.experiments.results import Change, Target, points
 from common.errors import PartFailed
@@ -111,7 +112,7 @@ def gain(mean: float, low: float = -1.0, after: float = 0.5) -> Change:
 
 
 def verdicts(standard: dict[str, Change], above: dict[str, dict[str, Change]]) -> list[bool | None]:
-    return [t.met for t in results.targets(results.CellResult(1, 1, {"standard": standard}), above)]
+    return [t.met for t in results.targets(results.CellResult(1, 1, {"standard": standard}), above, [])]
 
 
 def test_targets_that_are_met_and_missed() -> None:
@@ -121,9 +122,11 @@ def test_targets_that_are_met_and_missed() -> None:
         "standard": {"deduction": gain(-0.1), "induction": gain(0.2, low=0.01)},
         "harder": {"deduction": gain(0.1, low=0.0)},
     }
-    assert verdicts(good, above) == [True, True, True, True, False, True]
-    assert verdicts(bad, {}) == [False, False, False, None, None, False]
-    assert [t.met for t in results.targets(None, {})] == [None] * 6
+    assert verdicts(good, above) == [True, True, True, True, False, True, None]
+    assert verdicts(bad, {}) == [False, False, False, None, None, False, None]
+    assert [t.met for t in results.targets(None, {}, [])] == [None] * 7
+    sound, collapsed = Trend("valid", D, 0.9, 0.5), Trend("novel", D, 0.9, 0.4)
+    assert [results.targets(None, {}, trends)[-1].met for trends in ([sound], [sound, collapsed])] == [True, False]
 
 
 def test_the_mean_of_three_is_no_task_that_may_be_above_forced_thought() -> None:
