@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what self-play teaches, against controls",
         description="Runs of CONFIG (tiny.yaml) over base seeds and RL seeds, and controls on the first base: shuffled "
         "rewards, a proposer that is not trained, tasks from the grammar, tasks proposed once by the base. Writes "
-        "results.json, table.md and learning.svg.",
+        "results.json, table.md, learning.svg and proposals.svg.",
     )
     _add_settings(learning)
     learning.add_argument("--seeds", metavar="N", type=int, default=3, help="RL seeds (default: %(default)s)")

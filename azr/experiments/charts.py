@@ -18,16 +18,27 @@ THIN = 0.6
 _POINTS = 16  # of a line of the second chart, each the mean of as many steps
 
 
-def accuracy(cells: Mapping[str, CellResult], forced: Mapping[str, float], last: int) -> str:
-    """Single runs are those of the first cell. `forced`: accuracy of the base with the thought begun, per task type;
+def accuracy(
+    cells: Mapping[str, CellResult], bases: Mapping[str, CellResult], forced: Mapping[str, float], last: int
+) -> str:
+    """Single runs are those of the first cell, and `bases` what it is on each base alone: of these the first is drawn,
+    dashed, for the others have only that base. `forced`: accuracy of the base with the thought begun, per task type;
     `last`: the last version."""
-    panels = [Panel(f"held-out {t}", list(_accuracies(t, cells, forced.get(t), last))) for t in TASK_TYPES]
+    panels = [Panel(f"held-out {t}", list(_accuracies(t, cells, bases, forced.get(t), last))) for t in TASK_TYPES]
     return plot.svg(panels, last, "version")
 
 
 def _accuracies(
-    task_type: TaskType, cells: Mapping[str, CellResult], forced: float | None, last: int
+    task_type: TaskType,
+    cells: Mapping[str, CellResult],
+    bases: Mapping[str, CellResult],
+    forced: float | None,
+    last: int,
 ) -> Iterator[Line]:
+    for name, result in [*bases.items()][:1]:
+        if (curve := result.curves.get(task_type)) is not None:
+            points = list(zip(curve.versions, curve.mean, strict=True))
+            yield Line(points, COLOURS[0], 1.5, dashed=True, name=name)
     if forced is not None:
         yield Line([(0, forced), (last, forced)], GREY, 1.5, dashed=True, name="base, thought forced")
     for number, (name, result) in reversed(list(enumerate(cells.items()))):

@@ -7,7 +7,7 @@
     seeds-only        no proposals; as many tasks, proposed once by the base model before training
 
 Cells without proposals ask more book tasks instead, so that as many sequences are trained per batch as where every
-proposal is valid: at least as many as in `azr`.
+proposal is valid: more than in `azr`, by the answers to proposals that are not. The report counts them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from pathlib import Path
 
 from azr.base import grammar
 from azr.base.grammar import Program
+from azr.base.text import Mix
 from common import seed_rows
 from common.config import Config
 from common.types import TASK_TYPES, Task, TaskType
 
-AZR = "azr"
+AZR, SHUFFLED = "azr", "shuffled"
 
 
 def settings(cell: str, config: Config, folder: Path) -> list[str]:
@@ -53,7 +54,7 @@ def _seeds_only(config: Config, folder: Path) -> list[str]:
 
 _CELLS: dict[str, Callable[[Config, Path], list[str]]] = {
     AZR: lambda config, folder: [],
-    "shuffled": _shuffled,
+    SHUFFLED: _shuffled,
     "frozen-proposer": _frozen,
     "grammar": _grammar,
     "seeds-only": _seeds_only,
@@ -73,14 +74,16 @@ def _without_proposals(config: Config) -> list[str]:
 
 
 def grammar_tasks(config: Config, per_type: int, rng: random.Random) -> list[Task]:
-    """Tasks on distinct programs that are not held out, not constant and not the identity; without keys."""
+    """Tasks on distinct programs that are not held out and not degenerate, of the lengths in the base model's text;
+    without keys."""
+    mix = Mix()
     tasks: list[Task] = []
     for task_type in TASK_TYPES:
+        lengths = mix.induced_lengths if task_type is TaskType.INDUCTION else mix.lengths
         programs: set[str] = set()
         while len(programs) < per_type:
-            program = grammar.draw(rng, held_out=False)
-            outputs = [program.output(value) for value in grammar.DIGITS]
-            if program.text not in programs and len(set(outputs)) > 1 and outputs != list(grammar.DIGITS):
+            program = grammar.draw(rng, held_out=False, lengths=lengths)
+            if program.text not in programs:
                 programs.add(program.text)
                 tasks.append(_task(config, task_type, program, rng))
     return tasks

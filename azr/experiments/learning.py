@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr.experiments import report
+from azr.experiments import report, table
 from azr.experiments.cells import TRAIN, Cell, Outcome, interruptible, perform
 from azr.experiments.controls import AZR, CELLS, settings
 from azr.guard import guarded
@@ -82,8 +82,8 @@ def learning(
         raise
     found = report.make(outcomes, cells[0].config.learner.steps)
     report.write(found, out)
-    say(report.table(found))
-    say(f"written: {out}/results.json, table.md, learning.svg")
+    say(table.markdown(found))
+    say(f"written: {out}/results.json, table.md, learning.svg, proposals.svg")
     return not found.failed
 
 
@@ -109,4 +109,7 @@ def _checked(config: Config) -> Config:
         raise ConfigError("eval.tasks=0 leaves nothing to compare")
     if config.run.name or config.seeds.load:
         raise ConfigError("run.name and seeds.load are the experiment's to set")
+    if Path(config.model.path).exists():
+        path = config.model.path
+        raise ConfigError(f"{path} exists and would stand for the base of every seed: set model.path to a new name")
     return config

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from azr.experiments.answers import Bases, Point, differences
+from azr.experiments.answers import Answers, Bases, Point, differences
 from azr.experiments.collapse import Trend
+from azr.experiments.controls import AZR, SHUFFLED
 from azr.experiments.intervals import Interval, bootstrap, mean
 from common.types import TASK_TYPES, TaskType
 from learner.evaluation import EvalSet
@@ -19,6 +20,7 @@ from learner.evaluation import EvalSet
 MEAN = "mean"
 PLAIN = (EvalSet.STANDARD, EvalSet.HARDER)
 FORCED = {EvalSet.STANDARD: EvalSet.FORCED, EvalSet.HARDER: EvalSet.HARDER_FORCED}
+_NAMES: dict[str, list[TaskType]] = {**{t.value: [t] for t in TASK_TYPES}, MEAN: list(TASK_TYPES)}
 OF_THREE = 1 - 0.05 / 3  # level of each interval where the best of three types is looked for (Bonferroni)
 
 
@@ -78,14 +80,32 @@ def above_forced(bases: Bases, last: int) -> dict[str, dict[str, Change]]:
     return _kept({s.value: _changes(bases, Point(0, FORCED[s]), Point(last, s), OF_THREE) for s in PLAIN})
 
 
+def against(
+    control: Mapping[int, Mapping[int, Answers]], azr: Mapping[int, Mapping[int, Answers]], last: int
+) -> dict[str, dict[str, Interval]]:
+    """By set and task: by how much the control ends above Absolute Zero. Runs by base and RL seed; those of equal base
+    and seed are paired, others left out."""
+    pairs = [[(control[b][s], azr[b][s]) for s in control[b] if s in azr.get(b, {})] for b in control]
+    ours, theirs = ([[pair[side] for pair in base] for base in pairs if base] for side in (1, 0))
+    found: dict[str, dict[str, Interval]] = {}
+    for eval_set in PLAIN:
+        for name, types in _NAMES.items():
+            sides = [differences(bases, types, Point(last, eval_set)) for bases in (theirs, ours)]
+            measured = [[a - b for a, b in zip(x, y, strict=True)] for x, y in zip(*sides, strict=True)]
+            if measured:
+                found.setdefault(eval_set.value, {})[name] = bootstrap(measured)
+    return found
+
+
 def targets(
-    azr: CellResult | None, above: Mapping[str, Mapping[str, Change]], proposals: Sequence[Trend]
+    cells: Mapping[str, CellResult], above: Mapping[str, Mapping[str, Change]], proposals: Sequence[Trend]
 ) -> list[Target]:
     """What the experiment is to show, judged by the means; where it says so, by intervals.
 
     `proposals`: how they went in all runs of Absolute Zero.
     """
-    standard = azr.changes.get(EvalSet.STANDARD, {}) if azr else {}
+    standard = cells[AZR].changes.get(EvalSet.STANDARD, {}) if AZR in cells else {}
+    shuffled = cells[SHUFFLED].changes.get(EvalSet.STANDARD, {}) if SHUFFLED in cells else {}
     return [
         _gain("deduction gains at least 20 points", standard, [TaskType.DEDUCTION], 0.20),
         _gain("the mean of the three gains at least 15 points", standard, [MEAN], 0.15),
@@ -93,6 +113,7 @@ def targets(
         _above("above the base with forced thought on a task", above.get(EvalSet.STANDARD, {})),
         _above("above the base with forced thought on a task of the harder set", above.get(EvalSet.HARDER, {})),
         _end("induction ends at 0.20 or more", standard.get(TaskType.INDUCTION), 0.20),
+        _silent("shuffled rewards teach nothing: a mean gain below 3 points", shuffled.get(MEAN), 0.03),
         _sound("valid, novel and learnable proposals do not collapse in any run", proposals),
     ]
 
@@ -127,6 +148,12 @@ def _end(text: str, change: Change | None, least: float) -> Target:
     return Target(text, None) if change is None else Target(text, change.after >= least, f"{change.after:.3f}")
 
 
+def _silent(text: str, change: Change | None, below: float) -> Target:
+    if change is None:
+        return Target(text, None)
+    return Target(text, change.gain.mean < below, points(change.gain))
+
+
 def _sound(text: str, trends: Sequence[Trend]) -> Target:
     if not trends:
         return Target(text, None)
@@ -135,8 +162,7 @@ def _sound(text: str, trends: Sequence[Trend]) -> Target:
 
 
 def _changes(bases: Bases, before: Point, after: Point, level: float = 0.95) -> dict[str, Change]:
-    names: dict[str, list[TaskType]] = {**{t.value: [t] for t in TASK_TYPES}, MEAN: list(TASK_TYPES)}
-    found = {name: _change(bases, types, before, after, level) for name, types in names.items()}
+    found = {name: _change(bases, types, before, after, level) for name, types in _NAMES.items()}
     return {name: change for name, change in found.items() if change is not None}
 
 

@@ -59,7 +59,7 @@ def leave(folder: Path, config: Config) -> None:
                     for task in range(config.eval.tasks):
                         row = {"version": version, "set": eval_set, "type": task_type, "key": f"{task}"}
                         file.write(json.dumps({**row, "right": task < share * config.eval.tasks}) + "\n")
-    steps = [{"step": step, "groups": 6, "propose/deduction/valid": 0.9} for step in range(last)]
+    steps = [{"step": step, "groups": 6, "sequences": 6, "propose/deduction/valid": 0.9} for step in range(last)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps))
     record_checkpoint(folder, last, f"checkpoints/step-{last:06d}")
     (folder / "summary.json").write_text(json.dumps({"version": last}))

@@ -91,6 +91,7 @@ def test_tasks_from_the_grammar(tmp_path: Path) -> None:
         programs = [row["program"] for row in rows if row["type"] == task_type]
         assert len(set(programs)) == len(programs) == 40
         assert not any(map(grammar.is_held_out, programs))
+        assert {program.count("\n") - 1 for program in programs} == set(range(1, 4 if task_type == "induction" else 6))
     for row in rows:
         program = grammar.parse(row["program"])
         assert program is not None
@@ -110,15 +111,16 @@ def test_from_plan_to_report(tmp_path: Path) -> None:
     assert len(started(tmp_path)) == 5
     found = results(tmp_path)
     deduction = {name: cell["changes"]["standard"]["deduction"] for name, cell in found["cells"].items()}
-    assert list(deduction) == ["azr", "shuffled", "forced"]
+    assert list(deduction) == ["azr", "shuffled", "azr, base 0", "azr, base 1", "forced"]
     assert deduction["azr"] == {"before": 0.5, "after": 1.0, "gain": deduction["azr"]["gain"]}
     assert (deduction["azr"]["gain"]["mean"], deduction["shuffled"]["after"], deduction["forced"]["after"]) == (
         0.5,
         0.5,
         0.75,
     )
-    assert (found["cells"]["azr"]["bases"], found["cells"]["azr"]["runs"]) == (2, 4)
-    assert [target["met"] for target in found["targets"]] == [True, True, True, False, False, True, True]
+    sizes = {name: (cell["bases"], cell["runs"]) for name, cell in found["cells"].items()}
+    assert (sizes["azr"], sizes["azr, base 1"], sizes["shuffled"]) == ((2, 4), (1, 2), (1, 1))
+    assert [target["met"] for target in found["targets"]] == [True, True, True, False, False, True, True, True]
     assert {(r["cell"], r["base"], r["seed"]) for r in found["runs"]} == set(plan.runs())
     table = (tmp_path / "table.md").read_text()
     assert said[-2] == table
@@ -126,9 +128,10 @@ def test_from_plan_to_report(tmp_path: Path) -> None:
     assert "| azr | 2 | 4 | harder | mean | 0.500 | 1.000 | +50.0 [" in table
     assert "| forced | 2 | 4 | standard | abduction | 0.500 | 0.750 |" in table
     assert "Proposals that collapsed: none" in table
+    assert "| shuffled | standard | deduction | -50.0 [" in table and "| azr | 48 | 0 |" in table
     assert "| deduction | valid | 0.900 | 0.900 | 0.900 |" in table
     picture = (tmp_path / "learning.svg").read_text()
-    assert picture.count("<polyline") == 3 * (5 + 1 + 4 + 2) + 3  # grid, forced, runs, means; legend
+    assert picture.count("<polyline") == 3 * (5 + 2 + 4 + 2) + 4  # grid, forced and first base, runs, means; legend
     picture = (tmp_path / "proposals.svg").read_text()
     assert picture.count("<polyline") == 3 * (5 + 3 * (4 + 1)) + 3  # grid, four runs and their mean; legend
     assert str(tmp_path) not in (tmp_path / "results.json").read_text()
@@ -166,7 +169,7 @@ def test_a_run_that_fails_is_reported_and_the_others_go_on(tmp_path: Path) -> No
 
 def test_nothing_but_failures_is_a_report_too(tmp_path: Path) -> None:
     assert not experiment(tmp_path, Plan(seeds=1, bases=1, only=("azr",)), "--broken", "azr")[0]
-    assert [target["met"] for target in results(tmp_path)["targets"]] == [None] * 7
+    assert [target["met"] for target in results(tmp_path)["targets"]] == [None] * 8
 
 
 def test_a_run_that_has_a_checkpoint_goes_on_from_there(tmp_path: Path) -> None:

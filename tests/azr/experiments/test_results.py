@@ -112,7 +112,7 @@ def gain(mean: float, low: float = -1.0, after: float = 0.5) -> Change:
 
 
 def verdicts(standard: dict[str, Change], above: dict[str, dict[str, Change]]) -> list[bool | None]:
-    return [t.met for t in results.targets(results.CellResult(1, 1, {"standard": standard}), above, [])]
+    return [t.met for t in results.targets({"azr": results.CellResult(1, 1, {"standard": standard})}, above, [])]
 
 
 def test_targets_that_are_met_and_missed() -> None:
@@ -122,11 +122,30 @@ def test_targets_that_are_met_and_missed() -> None:
         "standard": {"deduction": gain(-0.1), "induction": gain(0.2, low=0.01)},
         "harder": {"deduction": gain(0.1, low=0.0)},
     }
-    assert verdicts(good, above) == [True, True, True, True, False, True, None]
-    assert verdicts(bad, {}) == [False, False, False, None, None, False, None]
-    assert [t.met for t in results.targets(None, {}, [])] == [None] * 7
+    assert verdicts(good, above) == [True, True, True, True, False, True, None, None]
+    assert verdicts(bad, {}) == [False, False, False, None, None, False, None, None]
+    assert [t.met for t in results.targets({}, {}, [])] == [None] * 8
     sound, collapsed = Trend("valid", D, 0.9, 0.5), Trend("novel", D, 0.9, 0.4)
-    assert [results.targets(None, {}, trends)[-1].met for trends in ([sound], [sound, collapsed])] == [True, False]
+    assert [results.targets({}, {}, trends)[-1].met for trends in ([sound], [sound, collapsed])] == [True, False]
+
+
+@pytest.mark.parametrize(("found", "met"), [(0.029, True), (-0.1, True), (0.03, False)])
+def test_shuffled_rewards_must_not_teach(found: float, met: bool) -> None:
+    shuffled = results.CellResult(1, 1, {"standard": {"mean": gain(found)}})
+    assert results.targets({"shuffled": shuffled}, {}, [])[-2].met is met
+
+
+def test_a_control_is_compared_on_the_same_base_with_the_same_seed() -> None:
+    """Base 0, seed 0: 1 and 0 of two tasks, against 1 and 1. Seed 1 and base 1 have no like."""
+
+    def run(*right: bool) -> Answers:
+        return Answers({(Point(4, "standard"), D): {str(task): value for task, value in enumerate(right)}})
+
+    control = {0: {0: run(True, True), 1: run(False, False)}, 1: {0: run(False, False)}}
+    found = results.against(control, {0: {0: run(True, False)}}, 4)
+    assert {name: round(above.mean, 3) for name, above in found["standard"].items()} == {"deduction": 0.5, "mean": 0.5}
+    assert list(found) == ["standard"]
+    assert results.against(control, {}, 4) == {}
 
 
 def test_the_mean_of_three_is_no_task_that_may_be_above_forced_thought() -> None:
