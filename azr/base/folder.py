@@ -44,7 +44,7 @@ def publish(path: Path, recipe: Recipe, log: Callable[[str], None]) -> None:
 
 
 def _write(folder: Path, recipe: Recipe, log: Callable[[str], None]) -> None:
-    tokens = tokenizer.train(recipe.mix)
+    tokens = tokenizer.train(recipe)
     tokenizer.save(tokens, folder)
     trained = pretrain(recipe, tokens, log)
     _save_model(trained.model, folder)

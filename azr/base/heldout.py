@@ -1,9 +1,9 @@
 """Tasks on programs that no text to train on contains, kept as JSON lines beside the model.
 
 Invariants: task keys are unique within a file, and keys of tasks and programs are those that the executor's checker
-computes, so a run can tell a proposal of a held-out program; `standard` has the programs' lengths of most of the
-training text, `harder` has longer ones. Not guaranteed: that no text to train on contains a program that does the
-same.
+computes, so a run can tell a proposal of a held-out program; `harder` has longer programs than `standard`, of lengths
+that are a third of those in the training text, too. Not guaranteed: that no text to train on contains a program that
+does the same.
 """
 
 from __future__ import annotations

@@ -22,7 +22,6 @@ from azr.base.text import Text
 from azr.base.tokenizer import BOS, EOS, PAD
 
 LOG_SECONDS = 5.0
-_POOL = 4096  # examples drawn at a time and sorted by length
 _CURVE = 50  # steps per point of the loss curve
 
 Example = tuple[list[int], list[int]]  # tokens of prompt and response
@@ -134,7 +133,7 @@ def _batches(recipe: Recipe, text: Text, tokenizer: Any) -> Iterator[Batch]:
     rng = random.Random(f"batches {recipe.seed}")
     pad = tokenizer.token_to_id(PAD)
     while True:
-        examples = sorted(_encode([text.example() for _ in range(_POOL)], tokenizer), key=_length)
+        examples = sorted(_encode([text.example() for _ in range(recipe.pool)], tokenizer), key=_length)
         batches: list[list[Example]] = [[]]
         for example in examples:
             if len(batches[-1]) * _length(example) >= recipe.batch_tokens:

@@ -28,6 +28,9 @@ class Recipe:
 
     steps: int = 7000
     seed: int = 0
+    vocabulary: int = 512  # at most
+    vocabulary_examples: int = 4000  # that the tokenizer is made from
+    pool: int = 4096  # examples drawn at a time and batched by length
     batch_tokens: int = 512  # padding included
     lr: float = 1.2e-3
     lr_end: float = 0.05  # of lr, reached linearly
@@ -53,5 +56,6 @@ class Recipe:
         for text.progress in (0.0, 0.5, 1.0):
             parts += [text.example() for _ in range(_SAMPLES)]
         for tasks in (heldout.standard, heldout.harder):
-            parts.append((heldout.PER_TYPE, [dataclasses.asdict(task) for task in tasks(self.seed, per_type=2)]))
+            found = tasks(self.seed, per_type=2)
+            parts.append((heldout.PER_TYPE, [(t.type, t.program, t.inputs, t.outputs, t.shown, t.key) for t in found]))
         return hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).hexdigest()

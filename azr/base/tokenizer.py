@@ -16,15 +16,15 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from azr.base.text import Mix, Text
+from azr.base.recipe import Recipe
+from azr.base.text import Text
 
 PAD, EOS, BOS = "<pad>", "<eos>", "<bos>"
 MARKERS = ("<think>", "</think>", "<answer>", "</answer>")
-_EXAMPLES = 4000
 
 
-def train(mix: Mix, vocabulary: int = 512) -> Tokenizer:
-    """Deterministic; stops short of `vocabulary` when nothing is left to merge."""
+def train(recipe: Recipe) -> Tokenizer:
+    """Deterministic; stops short of the recipe's vocabulary when nothing is left to merge."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -34,12 +34,12 @@ def train(mix: Mix, vocabulary: int = 512) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary - len(MARKERS),
+        vocab_size=recipe.vocabulary - len(MARKERS),
         special_tokens=[PAD, EOS, BOS],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_pieces(mix), trainer)
+    tokenizer.train_from_iterator(_pieces(recipe), trainer)
     tokenizer.add_tokens([AddedToken(marker, normalized=False, special=False) for marker in MARKERS])
     return tokenizer
 
@@ -55,9 +55,10 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def _pieces(mix: Mix) -> Iterator[str]:
+def _pieces(recipe: Recipe) -> Iterator[str]:
     yield from ["\n".join(str(value) for value in range(100))] * 20
+    mix = recipe.mix
     even = dataclasses.replace(mix, lengths=(1,) * len(mix.lengths), first_thoughts=0.5)
     text = Text(even, random.Random("tokenizer"))
-    for _ in range(_EXAMPLES):
+    for _ in range(recipe.vocabulary_examples):
         yield from re.split("|".join(MARKERS), "".join(text.example()))

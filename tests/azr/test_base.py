@@ -215,8 +215,9 @@ def test_a_base_model_is_kept_under_a_name_of_all_that_it_is_made_from(tmp_path:
         Recipe(steps=30, seed=1),
         Recipe(steps=30, mix=Mix(thoughts=0.2)),
         Recipe(steps=30, hidden=64),
+        Recipe(steps=30, vocabulary=300),
     ]
-    assert len({recipe.digest, *(other.digest for other in others)}) == 5
+    assert len({recipe.digest, *(other.digest for other in others)}) == 6
     assert Recipe(steps=30).digest == recipe.digest
     wanted = ModelConfig(path=str(tmp_path / "tiny"), build=True, base_steps=30)
     found = located(wanted)
