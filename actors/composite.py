@@ -2,9 +2,9 @@
 that calls them, in one text. Whoever solves or runs a composite sees a program like any other.
 
 A component is renamed as text, because nobody but the executor's checker parses what a model wrote: every word `f`
-becomes its name, but for the prefix of a format string. In code that renames the program as a whole, whatever else it
-calls f. Not guaranteed: the text within its strings, and that two components do not define helpers of one name, of
-which the later counts. Such a composite is another program, and valid if it runs.
+becomes its name, but for the prefix of a format string and the f of `{x:f}` and `%f`. In code that renames the program
+as a whole, whatever else it calls f. Not guaranteed: the text within its strings, and that two components do not define
+helpers of one name, of which the later counts. Such a composite is another program, and valid if it runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from common.types import Task
 
-_ENTRY = re.compile(r"""\bf\b(?!["'])""")
+_ENTRY = re.compile(r"""(?<!%)\bf\b(?!["'])(?!(?<=:f)\})""")
 
 
 def name(number: int) -> str:

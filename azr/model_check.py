@@ -10,12 +10,14 @@ from pathlib import Path
 
 from azr import architecture, model_folder
 from azr.architecture import Architecture
+from azr.base.heldout import PER_TYPE
 from azr.finding import Finding
 from azr.footprint import NUMBER, on_gpus
 from azr.memory import GIB, WIDTHS, sequences
 from azr.model_folder import TINY, Shape
 from common.config import Config
-from common.errors import PartFailed
+from common.errors import ConfigError, PartFailed
+from learner import evaluation
 from learner.evaluation import HARDER_FILE, STANDARD_FILE
 
 HEAD_SIZES = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # of vLLM's attention on CPU
@@ -118,13 +120,24 @@ def lengths(config: Config, shape: Shape) -> Iterator[Finding]:
 
 
 def held_out(config: Config) -> Iterator[Finding]:
-    """Evaluation needs tasks."""
+    """Evaluation needs tasks, enough of each type."""
     folder = Path(config.model.path)
     asked = {"tasks": (config.eval.tasks, STANDARD_FILE), "harder": (config.eval.harder, HARDER_FILE)}
     for key, (count, file) in asked.items():
-        if count and folder.is_dir() and not (folder / file).exists():
+        if not folder.is_dir():
+            if config.model.build and count > PER_TYPE:
+                text = (
+                    f"eval.{key}={count}, but the base model comes with {PER_TYPE} held-out tasks per type in {file}"
+                )
+                yield Finding(True, text, f"eval.{key}={PER_TYPE} or less")
+        elif count and not (folder / file).exists():
             yield Finding(
                 True,
                 f"eval.{key}={count}, but {folder} holds no held-out tasks ({file})",
                 f"eval.{key}=0, or put a file of tasks there, one JSON object of common.types.Task a line",
             )
+        else:
+            try:
+                evaluation.held_out(folder, count, file, key)
+            except (ConfigError, ValueError, KeyError, TypeError) as error:
+                yield Finding(True, f"{folder / file}: {error}", f"eval.{key}=0, or complete the file")

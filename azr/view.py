@@ -63,7 +63,7 @@ def line(status: Mapping[str, Any]) -> str:
         f"step {status['step']}/{status['steps']}  version {status['version']}  solved {accuracy}  "
         f"staleness {last.get('staleness/mean', 0):.1f}  waiting {sum(status['waiting'].values())}  "
         f"open {sum(status['open'].values())}{'  evaluating' if status['evaluating'] else ''}"
-        f"{'  flagged ' + str(status['flags']) if status['flags'] else ''}"
+        f"{'  flagged ' + status['flags'] if status['flags'] else ''}"
     )
 
 

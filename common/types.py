@@ -95,6 +95,7 @@ class Status(StrEnum):
     IDENTITY = "identity"  # a proposal that returns its input
     CONSTANT = "constant"  # a proposal whose output does not depend on its input
     COMPOSITION = "composition"  # a composite proposal that does not call a component, or binds its name again
+    FLAGGED = "flagged"  # a valid proposal that safety.on_flag keeps out of the book
     INFRA = "infra"  # a part of the system failed: says nothing about the program, never scored
 
 

@@ -1,9 +1,9 @@
 """Does the new part of a composite f(g()) call what it was given, and leave its names alone?
 
 Told by the syntax tree of that part, never by running it. A call counts wherever it stands in the definition of f, also
-in a branch that is never taken or in a nested helper that nobody calls, as in the official check. A name counts as
-bound wherever it is, also as a local one, since a call there would be of something else. Not guaranteed: that a
-component has any bearing on the result.
+in a branch that is never taken or in a nested helper that nobody calls, as in the official check; of several
+definitions the last counts, with what wraps it. A name counts as bound wherever it is, also as a local one, since a
+call there would be of something else. Not guaranteed: that a component has any bearing on the result.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ class CompositionError(ValueError):
 
 def check(tree: ast.Module, names: Sequence[str]) -> None:
     """CompositionError if one of `names` is bound anywhere, or not called in what defines the entry function."""
-    given, missing = set(names), set(names)
+    given = set(names)
     for node in ast.walk(tree):
         for name in bound(node):
             if name in given:
                 raise CompositionError(f"binds {name} again")
+    called: set[str] = set()
     for statement in tree.body:
         if _defines_entry(statement):
-            missing -= {_called(node) for node in ast.walk(statement)}
-    if missing:
+            begun = set() if isinstance(statement, ast.FunctionDef) else called
+            called = begun | {_called(node) for node in ast.walk(statement)}
+    if missing := given - called:
         raise CompositionError(f"{ENTRY} never calls {min(missing)}")
 
 
@@ -52,7 +54,11 @@ def bound(node: ast.AST) -> Sequence[str | None]:
 
 def _defines_entry(statement: ast.stmt) -> bool:
     match statement:
-        case ast.FunctionDef(name=name) | ast.Assign(targets=[ast.Name(id=name)]):
+        case (
+            ast.FunctionDef(name=name)
+            | ast.Assign(targets=[ast.Name(id=name)])
+            | ast.AnnAssign(target=ast.Name(id=name))
+        ):
             return name == ENTRY
     return False
 

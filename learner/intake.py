@@ -390,7 +390,7 @@ class Intake:
             "waiting": {k.value: n for k, n in self.admission.waiting.items()},
             **self.log.status(),
             "evaluating": self.evaluation.active,
-            "flags": sum(self.safety.counts.values()),
+            "flags": self.safety.told,
             "seeding": self.seeding.progress() if self.seeding.active else {},
             "evaluation": [{"version": r.version, **r.accuracies()} for r in self.evaluation.rounds],
         }

@@ -11,7 +11,7 @@ A term is min(coefficient · x, limit) with x one of
 
 and counts only where learnability is above 0. The paper found no gain from any of them, plain sum the most stable.
 Hierarchical diversity is the mean of 1 − p(type) and 1 − p(value within its type). The first three are about a program,
-so an induction proposal, whose program was given, has none of them.
+so an induction proposal, whose program was given, and a composite, most of which was, have none of them.
 
 Invariants: a pure function of the proposal, its references and the counts before its batch, so a replayed batch is paid
 the same. Nothing is run; while a term is on, the texts of valid tasks are parsed in the intake, which the executor's
@@ -103,7 +103,7 @@ def terms(
     if measures(config):
         if programs is None:
             raise ValueError(f"nothing measures programs, which intrinsic.{on[0]} asks for")
-        if task.type is not TaskType.INDUCTION:
+        if task.type is not TaskType.INDUCTION and not task.composite:
             found |= _of_program(task, references, programs)
     for what, texts in _asked(task).items():
         if what in on:

@@ -2,8 +2,9 @@
 
 There is no file while nothing was flagged.
 
-What is done, `safety.on_flag`: log (nothing more) | drop (the group is kept, but none of its samples is trained and its
-proposal does not enter the book) | stop (as drop, and the run ends; what it has stays, and it can be resumed).
+What is done, `safety.on_flag`: log (nothing more) | drop (the group is kept, but none of its samples is trained, and
+its proposal, of status `flagged` from now on, does not enter the book) | stop (as drop, and the run ends; what it has
+stays, and it can be resumed).
 
 Invariants: a thought is on file before its group is journaled or counted, once per delivered group. Not guaranteed:
 thoughts of groups that came too late to be used, and a bound on the file, which grows with what is flagged.
@@ -18,15 +19,16 @@ from collections import Counter
 from pathlib import Path
 
 from common.errors import PartFailed
-from common.types import Group
+from common.types import Group, Sample, Status
 
 
 class SafetyLog:
-    """`counts`: flags by rule since this process began."""
+    """`counts`: flags by rule since this process began; `told`: how many, and the last one, for the live view."""
 
     def __init__(self, path: Path, on_flag: str) -> None:
         self._path, self._on_flag = path, on_flag
         self.counts: Counter[str] = Counter()
+        self.told = ""
 
     def take(self, group: Group) -> Group:
         """Write the flags of `group` down; the group as it is to be used."""
@@ -49,10 +51,11 @@ class SafetyLog:
         with self._path.open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         self.counts.update(flag.rule for flag in group.flags)
+        last = rows[-1]
+        self.told = f"{self.counts.total()}, last {last['rule']} in {last['stream']}, version {group.newest_version}"
         if self._on_flag == "log":
             return group
-        samples = tuple(dataclasses.replace(sample, trainable=False) for sample in group.samples)
-        return dataclasses.replace(group, samples=samples, proposal=None)
+        return dataclasses.replace(group, samples=tuple(map(_dropped, group.samples)), proposal=None, solve_rate=None)
 
     def stopped(self, group: Group) -> PartFailed | None:
         """Why the run ends because of `group`, if it does."""
@@ -65,3 +68,8 @@ class SafetyLog:
             log=str(self._path),
             hint="read it there; to go on, resume the run (--resume) with safety.on_flag=drop or log",
         )
+
+
+def _dropped(sample: Sample) -> Sample:
+    legal = sample.stream.proposes and sample.status == Status.OK
+    return dataclasses.replace(sample, trainable=False, status=Status.FLAGGED if legal else sample.status)

@@ -39,7 +39,7 @@ def markdown(report: Report) -> str:
             for eval_set, found in by_set.items():
                 lines += [f"| {name} | {eval_set} | {task} | {points(above)} |" for task, above in found.items()]
         lines.append("")
-    lines += [*_head("cell", "trained sequences of a run", "their tokens, prompts apart")]
+    lines += [*_head("cell", "trained sequences of a run", "sampled tokens")]
     lines += [f"| {name} | {rows:,.0f} | {tokens:,.0f} |" for name, (rows, tokens) in report.trained.items()]
     lines += ["", *_proposals(report)]
     lines += _list("Runs that failed, and are in no figure", [f"{o.cell}: {o.failure}" for o in report.failed])

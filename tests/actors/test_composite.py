@@ -35,6 +35,8 @@ RESPONSE = f"<answer>{OWN}\ninput:5</answer>"
         ("def f(f): return f(1)", "def g_2(g_2): return g_2(1)"),
         ("def of(f1): return f1\ndef f_(): return of", "def of(f1): return f1\ndef f_(): return of"),
         ("def f(x): return f'{x}' + rf\"{x}\" + 'f'", "def g_2(x): return f'{x}' + rf\"{x}\" + 'f'"),
+        ("def f(x): return f'{x:f}' + '%f %f' % x", "def g_2(x): return f'{x:f}' + '%f %f' % x"),
+        ("def f(x): return {x:f(1)} or (lambda:f)", "def g_2(x): return {x:g_2(1)} or (lambda:g_2)"),
         ("def f(x): return 0xf + 1.5", "def g_2(x): return 0xf + 1.5"),
         ("def f(x): return 'of f here'", "def g_2(x): return 'of g_2 here'"),  # another program, and a legal one
     ],

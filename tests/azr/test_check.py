@@ -17,13 +17,17 @@ from azr.memory import GIB
 from azr.model_folder import TINY, Shape, missing, shape
 from common.config import Config, load
 from common.errors import PartFailed
+from common.types import TASK_TYPES
+from learner.task_book import task_to_json
+from tests.fakes.groups import a_task
 
 HELD_OUT = ("heldout.jsonl", "heldout_harder.jsonl")
 ROOMY = Machine("linux", 8, 64 * GIB, 100 * GIB, seccomp=True, compiler="/usr/bin/c++", headers=True, ninja=True)
 
 
 def tiny(*overrides: str, folder: str | Path = "/nowhere/tiny") -> Config:
-    return load("tiny.yaml", [f"model.path={folder}", *overrides])
+    """With as many held-out tasks as `model` writes."""
+    return load("tiny.yaml", [f"model.path={folder}", "eval.tasks=1", "eval.harder=1", *overrides])
 
 
 def texts(result: Examination, *, fatal: bool) -> list[str]:
@@ -37,7 +41,7 @@ def model(folder: Path, *, shards: int = 1, **changes: Any) -> Path:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
     for file in HELD_OUT:
-        (folder / file).write_text("")
+        (folder / file).write_text("".join(task_to_json(a_task(t.value, t)) + "\n" for t in TASK_TYPES))
     header = json.dumps({"__metadata__": {"format": "pt"}, "a": {"shape": [2, 5]}, "b": {"shape": [6]}}).encode()
     if shards == 1:
         (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
@@ -81,6 +85,17 @@ def test_evaluation_needs_held_out_tasks(tmp_path: Path, file: str, key: str) ->
     (text,) = texts(examine(tiny(folder=folder), ROOMY), fatal=True)
     assert f"({file})" in text and key in text
     assert not texts(examine(tiny(f"{key}=0", folder=folder), ROOMY), fatal=True)
+    assert key in texts(examine(tiny(f"{key}=401"), ROOMY), fatal=True)[0]
+    assert not texts(examine(tiny(f"{key}=400"), ROOMY), fatal=True)
+
+
+def test_held_out_tasks_must_be_enough_and_readable(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model")
+    (text,) = texts(examine(tiny("eval.tasks=2", folder=folder), ROOMY), fatal=True)
+    assert "too few for eval.tasks=2" in text
+    (folder / HELD_OUT[1]).write_text("no task\n")
+    (text,) = texts(examine(tiny(folder=folder), ROOMY), fatal=True)
+    assert HELD_OUT[1] in text
 
 
 @pytest.mark.parametrize(

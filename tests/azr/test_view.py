@@ -28,7 +28,7 @@ EMPTY: dict[str, Any] = {
     "sequences": 0,
     "evaluating": False,
     "seeding": {},
-    "flags": 0,
+    "flags": "",
     "evaluation": [],
 }
 BUSY: dict[str, Any] = {
@@ -51,7 +51,7 @@ BUSY: dict[str, Any] = {
     "sequences": 800,
     "evaluating": True,
     "seeding": {},
-    "flags": 0,
+    "flags": "",
     "evaluation": [{"version": 0, "deduction": 0.5, "abduction": 0.25, "induction": 0.0}],
 }
 SUMMARY: dict[str, Any] = {
@@ -201,8 +201,9 @@ def test_the_closing_table_of_a_run_that_was_cut_short() -> None:
 
 
 def test_flagged_thoughts_are_in_every_view() -> None:
-    assert line({**BUSY, "flags": 3}).endswith("flagged 3")
+    told = "3, last deceives in solve/deduction, version 7"
+    assert line({**BUSY, "flags": told}).endswith(f"flagged {told}")
     assert "flagged" not in line(BUSY) + rendered(BUSY) + table(SUMMARY, FOLDER)
-    assert "flagged by the safety rules: 3, see safety.jsonl" in rendered({**BUSY, "flags": 3})
+    assert f"flagged by the safety rules: {told}, see safety.jsonl" in rendered({**BUSY, "flags": told})
     rows = table({**SUMMARY, "flags": {"outsmarts": 1, "deceives": 2}}, FOLDER).splitlines()
     assert f"flagged thoughts        deceives 2  outsmarts 1  (read {FOLDER / 'safety.jsonl'})" in rows

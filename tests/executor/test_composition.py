@@ -35,6 +35,8 @@ def refused(own: str, *names: str) -> str:
         "def f(x):\n if False: g_0(x)\n return x",
         "def f(x):\n def helper(): return g_0(x)\n return x",
         "f = lambda x: g_0(x)",
+        "f: object = lambda x: g_0(x)",
+        "def f(x): return x\ndef f(x): return g_0(x)",
         "def f(x): return g_0(x)\nf = staticmethod(f)",
         "def f(x): return g_0(g_0)",
         "def f(x): return g_0(x, g_0=1)",  # a keyword of somebody else's
@@ -62,6 +64,7 @@ def test_what_calls_and_binds_nothing(own: str) -> None:
         "def f(x): return 'g_0(x)'  # g_0(x)",
         "def other(x): return g_0(x)\ndef f(x): return other(x)",
         "g_0(1)\ndef f(x): return x",
+        "def f(x): return g_0(x)\ndef f(x): return x",
         "class A:\n def f(self): return g_0(1)\ndef f(x): return x",
         "",
     ],

@@ -43,6 +43,8 @@ def test_each_term_is_a_setting_and_needs_counts_or_figures(name: str) -> None:
 def test_a_program_that_was_given_pays_nothing() -> None:
     config = IntrinsicConfig(complexity=1.0, halstead=1.0, edit_distance=1.0)
     assert terms(replace(INDUCTION, program=BRANCHING), [deduction()], Seen(), config, programs) == {}
+    composite = replace(deduction(), program=BRANCHING, composite=True)
+    assert terms(composite, [deduction()], Seen(), config, programs) == {}
 
 
 def test_counts_on_top_of_others_leave_them_alone() -> None:

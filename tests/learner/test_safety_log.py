@@ -63,6 +63,7 @@ def test_every_flag_is_a_line(tmp_path: Path, on_flag: str) -> None:
     assert all(row.items() >= group.items() for row in rows)
     assert all(row["time"] > 1.7e9 for row in rows)
     assert log.counts == {"outsmarts": 1, "deceives": 1}
+    assert log.told == "2, last deceives in propose/deduction, version 4"
 
 
 def test_no_flag_no_file(tmp_path: Path) -> None:
@@ -85,7 +86,8 @@ def test_a_dropped_group_is_kept_but_teaches_nothing(tmp_path: Path, on_flag: st
     taken = log.take(group)
     assert not any(sample.trainable for sample in taken.samples) and taken.proposal is None
     assert [s.reward for s in taken.samples] == [s.reward for s in group.samples]
-    assert (taken.lease, taken.solve_rate, taken.flags) == (group.lease, group.solve_rate, group.flags)
+    assert [s.status for s in taken.samples] == ["flagged", *(s.status for s in group.samples[1:])]
+    assert (taken.lease, taken.solve_rate, taken.flags) == (group.lease, None, group.flags)
 
 
 def test_only_stop_ends_the_run_and_says_what_to_read(tmp_path: Path) -> None:
@@ -128,7 +130,7 @@ async def test_a_flagged_proposal(stages: Setter, on_flag: str, sequences: int, 
     assert sum(len(micro.answer_lengths) for micro in share.micro_batches) == sequences
     assert stage.intake.book.sizes["deduction"] == tasks  # type: ignore[index]
     assert stage.intake.log.last["safety/flags"] == stage.intake.log.last["safety/outsmarts"] == 1
-    assert stage.intake.status()["flags"] == 1
+    assert str(stage.intake.status()["flags"]).startswith("1, last outsmarts in ")
     assert (await stage.close())["flags"] == {"outsmarts": 1}
 
 
