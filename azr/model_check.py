@@ -126,9 +126,7 @@ def held_out(config: Config) -> Iterator[Finding]:
     for key, (count, file) in asked.items():
         if not folder.is_dir():
             if config.model.build and count > PER_TYPE:
-                text = (
-                    f"eval.{key}={count}, but the base model comes with {PER_TYPE} held-out tasks per type in {file}"
-                )
+                text = f"eval.{key}={count}, but the base model comes with {PER_TYPE} held-out tasks per type in {file}"
                 yield Finding(True, text, f"eval.{key}={PER_TYPE} or less")
         elif count and not (folder / file).exists():
             yield Finding(

@@ -19,6 +19,7 @@ from typing import Any
 from azr import base
 from azr.check import examine
 from azr.guard import Guard, guarded
+from azr.lock import held
 from azr.machine import inspect
 from azr.tracking import Tracking
 from azr.view import View, table
@@ -41,6 +42,11 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
     _require_seed_files(config.seeds)
     config = _require_fit(config)
     folder, config, start = _continue(resume, config) if resume else _begin(config)
+    with held(folder):
+        return _train(config, folder, start)
+
+
+def _train(config: Config, folder: Path, start: tuple[int, Path | None] | None) -> dict[str, Any]:
     (folder / "config.yaml").write_text(to_yaml(config))
     logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, force=True)
     remote = bool(config.cluster.address) or config.cluster.transport == "tcp"

@@ -18,6 +18,7 @@ from azr.experiments import report, table
 from azr.experiments.cells import TRAIN, Cell, Outcome, interruptible, perform
 from azr.experiments.controls import AZR, CELLS, settings
 from azr.guard import guarded
+from azr.lock import held
 from common.config import Config, load
 from common.errors import ConfigError
 
@@ -74,8 +75,9 @@ def learning(
         raise ConfigError(f"{out} holds an experiment: add --resume to finish it, or name another --out")
     out = out.absolute()
     cells = [_cell(preset, overrides, plan, out, *run) for run in plan.runs()]
+    out.mkdir(parents=True, exist_ok=True)
     try:
-        with interruptible(), guarded():
+        with held(out), interruptible(), guarded():
             outcomes = [_perform(cell, number, len(cells), out, command, say) for number, cell in enumerate(cells, 1)]
     except KeyboardInterrupt:
         say(f"nothing that is finished is lost: go on with --resume --out {out}")
