@@ -51,10 +51,9 @@ def read(text: str) -> list[tuple[str, str]]:
     return found
 
 
-def one(text: str, name: str) -> str:
-    """The body of the block called `name`; empty if there is none or more than one."""
-    bodies = [body for found, body in read(text) if found == name]
-    return bodies[0] if len(bodies) == 1 else ""
+def first(text: str, name: str) -> str:
+    """The body of the first block called `name`; empty if there is none."""
+    return next((body for found, body in read(text) if found == name), "")
 
 
 def last(text: str, name: str) -> str:

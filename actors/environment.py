@@ -9,12 +9,15 @@ guaranteed: that a draft is a legal task (only `validate` says so), or that a we
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from common.jobs import Composition, Executor, Verdict
 from common.types import Task, TaskType
+
+_TAG, _BREAK = re.compile(r"</?(?:think|answer)>"), "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Draft:
     message: str = ""
     composition: Composition | None = None  # what the model wrote of `program`, if the rest was given as components
     composite: bool = False  # whether `program` is an f(g()), proposed now or given
+    shown: int = 0  # pairs of an induction task that its solver sees; 0: environment.shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,12 @@ class Environment(Protocol):
     async def verify(self, task: Task, answers: Sequence[Answer], executor: Executor) -> tuple[Verdict, ...]:
         """One verdict per answer, in order; status "format" where there is no text to judge."""
         ...
+
+
+def untagged(prompt: str, response: str) -> str:
+    """`response` read whole: what it would be without its tags, as the answer of a well-formed response to `prompt`."""
+    ended = "</think>" if prompt.endswith("<think>") else ""
+    return f"{ended}<answer>{_TAG.sub(_BREAK, response)}</answer>"
 
 
 def task_key(task_type: TaskType, program_key: str, input_keys: Sequence[str]) -> str:

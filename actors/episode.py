@@ -21,7 +21,7 @@ import numpy as np
 
 from actors import rewards
 from actors.engine import Completion
-from actors.environment import Answer, Draft, Environment, Validated
+from actors.environment import Answer, Draft, Environment, Validated, untagged
 from actors.safety import watched
 from common.config import Config
 from common.jobs import Executor, Verdict
@@ -100,7 +100,7 @@ async def _propose(lease: Lease, parts: Parts) -> Group:
     if task is not None:
         status = await parts.novelty(task)
     if task is None or status != Status.OK:
-        return _proposal_group(lease, parts, prompt, completion, status, rewards.WRONG)
+        return _proposal_group(lease, parts, prompt, completion, status, parts.config.algorithm.invalid_reward)
     solver_prompt = parts.codec.encode(parts.environment.solve_prompt(task))
     samples = await _solve(lease, parts, task, solver_prompt, lease.samples, prompt_index=1)
     rate = float(np.mean([sample.correct for sample in samples]))
@@ -125,7 +125,9 @@ async def _seed(lease: Lease, parts: Parts, asked: Task) -> Group:
     """
     prompt = np.zeros(0, np.int32)
     completion = Completion(prompt, np.zeros(0, np.float32), (), "stop")
-    draft: Draft | None = Draft(asked.type, asked.program, asked.inputs, asked.message, composite=asked.composite)
+    draft: Draft | None = Draft(
+        asked.type, asked.program, asked.inputs, asked.message, composite=asked.composite, shown=asked.shown
+    )
     if not asked.inputs:
         prompt, completion, draft = await _draft(lease, parts, asked.type)
     validated = await _validate(parts, draft) if draft is not None else Validated(Status.FORMAT)
@@ -143,13 +145,21 @@ async def _seed(lease: Lease, parts: Parts, asked: Task) -> Group:
 
 
 async def _draft(lease: Lease, parts: Parts, task_type: TaskType) -> tuple[Int32Array, Completion, Draft | None]:
-    """A proposal of the model, with its prompt. One cut at the token limit has no format."""
-    prompt = parts.codec.encode(parts.environment.propose_prompt(task_type, lease.references, lease.components))
+    """A proposal of the model, with its prompt. One cut at the token limit has no format.
+
+    A seed needs none: nobody is paid for it, so what has none, or was cut, is read whole, as the official code does.
+    """
+    text = parts.environment.propose_prompt(task_type, lease.references, lease.components)
+    prompt = parts.codec.encode(text)
     (completion,) = await _generate(lease, parts, prompt, 1, "propose")
-    if completion.finish != "stop":
-        return prompt, completion, None
     response = parts.codec.decode(completion.tokens)
-    return prompt, completion, parts.environment.parse_proposal(task_type, lease.references, response, lease.components)
+    readings = [response] if completion.finish == "stop" else []
+    if lease.kind is Kind.SEED:
+        readings.append(untagged(text, response))
+    drafts = (
+        parts.environment.parse_proposal(task_type, lease.references, reading, lease.components) for reading in readings
+    )
+    return prompt, completion, next((draft for draft in drafts if draft is not None), None)
 
 
 async def _solve(

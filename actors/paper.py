@@ -8,9 +8,10 @@ A prompt is a conversation that ends in `<think>`, so a response continues the t
     …
     </answer>
 
-A proposal is read from named blocks (`blocks.py`) in any order; anything else between the tags is ignored, so a claimed
-output or a comment does no harm. Answers are read more leniently, as the official code does. Neither is looked into: a
-program may define what it likes, an input may take several lines.
+A proposal is read from named blocks (`blocks.py`) in any order, the first of each name, and of the inputs for a program
+the last that are wanted, as in the official code; anything else between the tags is ignored, so a claimed output or a
+comment does no harm. Answers are read more leniently. Neither is looked into: a program may define what it likes, an
+input may take several lines.
 
 What a program may use is stated here as text and enforced by the executor alone; tests hold the two together.
 """
@@ -231,10 +232,10 @@ class Paper:
         if not answer.well_formed:
             return None
         if task_type is TaskType.INDUCTION:
-            inputs = tuple(body.strip() for name, body in blocks.read(answer.text) if name == "input")
-            message = blocks.one(answer.text, "message").strip() if self._message else ""
+            inputs = tuple(body.strip() for name, body in blocks.read(answer.text) if name == "input")[-self._inputs :]
+            message = blocks.first(answer.text, "message").strip() if self._message else ""
             return Proposal("", inputs, message) if inputs and all(inputs) and bool(message) == self._message else None
-        program, given = blocks.one(answer.text, "python"), blocks.one(answer.text, "input").strip()
+        program, given = blocks.first(answer.text, "python"), blocks.first(answer.text, "input").strip()
         return Proposal(program, (given,)) if program.strip() and given else None
 
     def solve_prompt(self, task: Task) -> str:

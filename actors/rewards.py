@@ -1,4 +1,4 @@
-"""What an answer is paid (Absolute Zero, section 3.1, equations 4 to 6)."""
+"""What an answer and a valid proposal are paid (Absolute Zero, section 3.1, equations 4 to 6)."""
 
 from __future__ import annotations
 

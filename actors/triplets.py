@@ -34,6 +34,8 @@ class PythonTriplets:
         """`wording`: another than `config.prompts` names."""
         self._config = config
         self._wording = _style(config) if wording is None else wording
+        rules = {Status.IDENTITY: config.reject_identity, Status.CONSTANT: config.reject_constant}
+        self._rules = frozenset(status for status, in_force in rules.items() if in_force)
         words = "|".join(map(re.escape, config.error_banned))
         self._banned = re.compile(rf"(?<!\w)(?:{words})(?!\w)") if words else None
 
@@ -73,8 +75,8 @@ class PythonTriplets:
     async def validate(self, draft: Draft, executor: Executor) -> Validated:
         if len(set(draft.inputs)) < len(draft.inputs):
             return Validated(Status.INPUT, detail="inputs are not distinct")
-        if draft.type is TaskType.INDUCTION and len(draft.inputs) <= self._config.shown:
-            return Validated(Status.INPUT, detail=f"no input is hidden: {self._config.shown} are shown")
+        if draft.type is TaskType.INDUCTION and len(draft.inputs) <= (shown := draft.shown or self._config.shown):
+            return Validated(Status.INPUT, detail=f"no input is hidden: {shown} are shown")
         errors = draft.type is TaskType.ERROR
         if errors and self._banned is not None and (word := self._banned.search(draft.program)):
             return Validated(Status.POLICY, detail=f"word not allowed in an error task: {word.group()}")
@@ -85,8 +87,8 @@ class PythonTriplets:
             return Validated(Status.INPUT, detail="inputs are not distinct")
         key = task_key(draft.type, result.program_key, result.input_keys)
         task = self._task(draft, result.outputs, key, result.program_key)
-        if self._config.degenerate and not errors:
-            status = await degenerate(task, result.input_keys, executor)
+        if self._rules and not errors:
+            status = await degenerate(task, result.input_keys, executor, self._rules)
             if status != Status.OK:
                 return Validated(status, detail=_DETAILS.get(status, ""))
         return Validated(Status.OK, task)
@@ -113,7 +115,7 @@ class PythonTriplets:
         return tuple(judged.get(answer.text, _MISSING) for answer in answers)
 
     def _task(self, draft: Draft, outputs: tuple[str, ...], key: str, program_key: str = "") -> Task:
-        shown = self._config.shown if draft.type is TaskType.INDUCTION else 0
+        shown = (draft.shown or self._config.shown) if draft.type is TaskType.INDUCTION else 0
         return Task(
             draft.type,
             draft.program,

@@ -49,7 +49,8 @@ class Wording(Protocol):
         ...
 
     def read_proposal(self, task_type: TaskType, response: str) -> Proposal | None:
-        """None if `response` does not follow the format. The number of inputs is not looked at."""
+        """None if `response` does not follow the format. It may hold too few inputs; of too many a wording may leave
+        out the first."""
         ...
 
     def solve_prompt(self, task: Task) -> str: ...

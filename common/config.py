@@ -51,7 +51,8 @@ class EnvironmentConfig:
     shown: int = 3  # of these, shown to the solver
     message: bool = False  # an induction proposal carries a message to the solver
     novelty: str = "program"  # invalid as a copy: a program that the book holds | task (program and inputs) | off
-    degenerate: bool = True  # identity functions and programs that ignore their input are invalid
+    reject_identity: bool = True  # programs that return their argument are invalid
+    reject_constant: bool = True  # programs that give the same for every input are invalid
     error_banned: tuple[str, ...] = ("raise",)  # words that the program of an error task must not hold
 
 
@@ -73,6 +74,7 @@ class AlgorithmConfig:
     book_limit: int = 0  # tasks per type that can be drawn, a uniform sample of all (0: no limit)
     admit: str = "all"  # valid tasks that enter the book: all | unsolved (not all got it) | learnable (some, not all)
     extreme_reward: float = 0.0  # proposer's reward when all or none solve it; official code: -0.5, paper: 0
+    invalid_reward: float = -0.5  # proposer's for what is no valid new task; official code: -1, paper: -0.5
     stream_weight: str = "equal"  # equal: 1/6 each, 1/8 with error | tokens: by token count (official)
     error: bool = False  # error deduction (official code_e): which exception does a program raise? Two more streams
 
@@ -93,7 +95,7 @@ class SeedsConfig:
 
     tasks: int = 0  # per type that the book should hold; 0: the identity alone
     tries: int = 4096  # proposals per type after which too few valid ones end the run
-    load: str = ""  # JSONL of tasks (ours, or the official rows) instead; each is executed before it counts
+    load: str = ""  # JSONL of tasks (ours, or the official rows) that come first; each is executed before it counts
     save: str = ""  # where to write the seeds as JSONL; besides, they are in the run's task book
 
 
@@ -283,6 +285,10 @@ def check(config: Config) -> None:
         (
             config.algorithm.proposals + config.algorithm.solves > 0,
             "algorithm.proposals and algorithm.solves are both 0",
+        ),
+        (
+            -1 <= config.algorithm.invalid_reward <= 0,
+            "algorithm.invalid_reward must lie between -1, what a response without format is paid, and 0",
         ),
         (
             all(word.strip() for word in config.environment.error_banned),

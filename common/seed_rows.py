@@ -1,8 +1,8 @@
 """Seed tasks as lines of JSON, the format of `seeds.load` and `seeds.save`. Two forms are read:
 
     ours      {"type": "deduction", "program": "def f(x): return x + 1", "inputs": ["1"], "outputs": ["2"]}
-              the fields of common.types.Task; "message", "shown" and "composite" may be left out, keys are not taken
-              over
+              the fields of common.types.Task; "message", "shown" (half of the pairs then) and "composite" may be left
+              out, keys are not taken over
     official  {"snippet": "def f(x): return x + 1", "input": "1", "output": "2", "imports": []}
               {"snippet": …, "inputs": ["1", "2"], "outputs": ["2", "3"], "message": "…", "imports": []}
               of the Absolute Zero code, a composite if "composite_functions" names any; other fields ignored. A pair is

@@ -9,6 +9,12 @@ an attribute called `open` is nobody's concern, and a name that the program bind
 A program may use special attributes (`__class__.__name__`, `__dict__`, `__add__` …) except those that lead out of it,
 into frames, code and the interpreter's own modules: with them it would describe the interpreter, not a computation.
 
+The library's modules hold others, as ordinary names (`statistics.random`, `enum.sys`). None of these can be imported
+from them. Those with clocks, randomness, the system or the interpreter cannot be had as attributes either; but a
+program that itself assigns to an attribute of such a name, or defines it in a class, may use the name. What reads
+attributes by computed names (`getattr`, `__dict__`) still gets there; of randomness it then finds what the runner has
+seeded (executor/runner.py).
+
 An input is held to more, because as an answer it is evaluated beside a program that it must not touch and whose output
 the prompt has shown: it could claim that output instead of causing it. So it binds no name (`f := …`), makes no class
 (whose `+` could return anything), reads no attribute that begins with an underscore or by a computed name, and uses
@@ -21,7 +27,7 @@ from __future__ import annotations
 import ast
 import builtins
 import dis
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import CodeType
 
 ENTRY = "f"  # the function a program must define
@@ -56,15 +62,27 @@ BANNED_ATTRIBUTES = frozenset(
     )
 )  # fmt: skip
 
+# Names by which the modules above, in Python 3.11 to 3.13, hold modules that are not among them.
+HANDED_OUT = frozenset(
+    (
+        "_casefix", "_compiler", "_constants", "_parser", "_random", "_sre", "_string", "_sys", "_thread", "bltns",
+        "builtins", "codecs", "contextlib", "copyreg", "decoder", "encoder", "inspect", "keyword", "random", "scanner",
+        "sys", "warnings",
+    )
+)  # fmt: skip
+# Of these, and of those that these hold in turn, the ones that make a task irreproducible.
+LEADING_OUT = frozenset(("_random", "_sys", "_thread", "bltns", "builtins", "inspect", "os", "random", "sys"))
+
 # In inputs: attributes by computed names, and classes.
 _BANNED_IN_INPUTS = frozenset(("attrgetter", "delattr", "getattr", "methodcaller", "setattr", "type"))
 _BUILTINS = frozenset(vars(builtins))
 
-_BANNED = BANNED_NAMES | BANNED_ATTRIBUTES
+_BANNED = BANNED_NAMES | BANNED_ATTRIBUTES | HANDED_OUT | LEADING_OUT
 _IMPORTS = frozenset(("IMPORT_NAME",))
 _STORES = frozenset(("STORE_NAME", "STORE_GLOBAL"))
 _LOADS = frozenset(("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"))
-_ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR", "IMPORT_FROM"))
+_ATTRIBUTES = frozenset(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR", "STORE_ATTR", "DELETE_ATTR"))
+_MEMBERS = frozenset(("IMPORT_FROM",))
 
 
 class PolicyError(ValueError):
@@ -118,9 +136,22 @@ def check_program(code: CodeType) -> None:
                 raise PolicyError(f"imports {name or 'a relative module'}")
         if not _BANNED.isdisjoint(part.co_names):
             mine = own | {name for _, name in _named(part, _STORES)}  # of a function they are locals, never looked up
-            for operation, name in _named(part, _LOADS | _ATTRIBUTES):
-                if name in (BANNED_ATTRIBUTES if operation in _ATTRIBUTES else BANNED_NAMES - mine):
-                    raise PolicyError(f"uses {name}")
+            _refuse(part, _LOADS, BANNED_NAMES - mine)
+            _refuse(part, _MEMBERS, BANNED_ATTRIBUTES | HANDED_OUT)
+            _refuse(part, _ATTRIBUTES, BANNED_ATTRIBUTES | LEADING_OUT - _own_attributes(parts))
+
+
+def _own_attributes(parts: Sequence[CodeType]) -> frozenset[str]:
+    """Attributes that the program assigns to, or defines in a class; `parts`: the module's code first."""
+    assigned = [name for part in parts for _, name in _named(part, frozenset(("STORE_ATTR",)))]
+    return frozenset(assigned + [name for part in parts[1:] for _, name in _named(part, frozenset(("STORE_NAME",)))])
+
+
+def _refuse(part: CodeType, operations: frozenset[str], names: frozenset[str]) -> None:
+    if not names.isdisjoint(part.co_names):
+        for _, name in _named(part, operations):
+            if name in names:
+                raise PolicyError(f"uses {name}")
 
 
 def check_expression(code: CodeType) -> None:

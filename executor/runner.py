@@ -6,6 +6,10 @@ After running out of memory it stops, since what follows would run in a crippled
 
 Programs that share a child are confined (executor/confined.py): they are given no more built-ins than those may use,
 and their namespaces are cleared behind them.
+
+Any other program that gets at the generator of `random`, which the policy makes hard (`NormalDist.samples` is the legal
+way), finds it as the fork server seeded it, with a constant of the side: it draws the same in every life of the
+executor, and on the other side something else.
 """
 
 from __future__ import annotations
@@ -13,6 +17,8 @@ from __future__ import annotations
 import builtins
 import importlib
 import marshal
+import os
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,6 +36,7 @@ _LATE = (
 _DETAIL = 200  # bytes of an error's name that are reported
 _MEMORY = frames.pack([(frames.MEMORY, b"")])  # ready-made: there may be no room to make it
 _READY = 20  # namespaces made before the fork
+_SEED = hash("seed")  # fixed as the hash seed is; of this word, the sides' first draws lie on either side of the middle
 
 
 class _Discard:
@@ -65,9 +72,12 @@ _spaces: list[dict[str, Any]] = []
 
 
 def prepare() -> None:
-    """Import all that programs may import, and silence the standard streams. Once, in the fork server."""
+    """Import all that programs may import, seed what they may draw from, and silence the standard streams. Once, in
+    the fork server."""
     for name in (*sorted(policy.MODULES), *_LATE):
         importlib.import_module(name)
+    random.seed(_SEED)  # children inherit it, for nothing; seeding there would touch some fifty pages of each
+    os.register_at_fork(after_in_child=lambda: random.seed(_SEED))  # where Python forks, its library seeds at random
     sys.stdout = sys.stderr = _Discard()
     sys.setrecursionlimit(1000)
     _spaces.extend(_space() for _ in range(_READY))

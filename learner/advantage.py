@@ -4,6 +4,8 @@ Within each stream, with w = 1 or the tokens of a sequence and g the sequences t
 
     A_i = (r_i - m_g) / sqrt(v + ε)        m_g = Σ_g w r / Σ_g w        v = Σ w (r - m_g)² / (Σ w - number of g)
 
+where the sums of v are over the compared sequences: those that share their baseline with another.
+
 TRR++ is one g per stream; with token counts as w it is the official code to the digit: mean and unbiased variance over
 all tokens of the stream, each of which carries its sequence's reward. A baseline per task makes the answers to one
 task a g, as in GRPO (arXiv 2402.03300) and RLOO (2402.14740), so that answers are compared with each other and not
@@ -11,7 +13,8 @@ with answers to easier tasks. v stays that of the stream: dividing by each group
 that nearly all or nearly none got right (Dr. GRPO, 2503.20783), and the stream's keeps all streams at one scale, which
 is what TRR++ is for. Proposals have one task each and so always their stream as g.
 
-Departures: a stream with fewer than MIN_SEQUENCES sequences has no advantages, since its deviation would be noise.
+Departures: a stream with fewer than MIN_SEQUENCES compared sequences has no advantages, since its deviation would be
+noise.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ class Advantages(NamedTuple):
 
     values: Float32Array
     silent_streams: tuple[Kind, ...]
-    silent_tasks: int  # with a baseline per task; a silent stream's are among them
+    silent_tasks: int  # with a baseline per task: those whose answers carry no signal, all of a silent stream's
 
 
 def whiten(
@@ -57,11 +60,11 @@ def whiten(
         members = np.flatnonzero(names == stream.value)
         if len(members) == 0:
             continue
-        sets = [members]
+        sets, alike, count = [members], 0, 0
         if tasks is not None and not stream.proposes:
             of = np.asarray(tasks)[members]
             sets = [members[of == task] for task in np.unique(of)]
-            silent_tasks += sum(bool(np.ptp(values[s]) == 0.0) for s in sets)
+            alike, count = sum(bool(np.ptp(values[s]) == 0.0) for s in sets), len(sets)
             sets = [s for s in sets if len(s) >= MIN_ANSWERS]
         compared = np.concatenate([np.zeros(0, np.intp), *sets])
         centred = np.zeros_like(values)
@@ -70,7 +73,9 @@ def whiten(
                 centred[s] = values[s] - np.average(values[s], weights=weights[s])
         if len(compared) < MIN_SEQUENCES or not centred.any():
             silent.append(stream)
+            silent_tasks += count
             continue
+        silent_tasks += alike
         freedom = weights[compared].sum() - len(sets)
         variance = (weights * centred**2)[compared].sum() / freedom
         found[compared] = centred[compared] / np.sqrt(variance + EPSILON)

@@ -6,18 +6,22 @@ from the first two. The valid proposals of a round enter the book at version 0, 
 round is complete; the next round draws its references from them. So the seeds depend on the model, the configuration
 and the run's seed, not on timing.
 
-The book has the state: it tells how many proposals were made and what became of them, so that seeding goes on after a
-crash with the round it was in. With `seeds.load` the rows of a file take the place of proposals; what they say of
-outputs is a claim, and each is executed before it counts.
+With `seeds.load` the rows of a file come first, in rounds of their own: what they say of outputs is a claim, and each
+is executed before it counts. What they leave missing of `seeds.tasks` is proposed; all valid rows enter, also more.
 
-Departures from the official code: a copy never enters, an induction program is drawn and not taken in turn, and a
-model that cannot do it ends the run with a report where theirs would go on for ever.
+The book has the state: it tells how many rows were read and proposals made, and what became of them, so that seeding
+goes on after a crash with the round it was in. The file must be as it was.
+
+Departures from the official code: deduction and abduction are proposed each for itself, where theirs share one set of
+seeds; a copy never enters; an induction program is drawn and not taken in turn; and a model that cannot do it ends the
+run with a report where theirs would go on for ever.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,24 +38,26 @@ ROUND = 64  # proposals of a type in a round, at most
 SPARE = 8  # proposals beyond twice of what is missing: the last rounds are not of one proposal each
 ATTEMPTS = 3  # failed groups of one proposal, after which it counts as one that came to nothing
 
-FLAGGED = "flagged"  # a valid proposal that safety.on_flag keeps out of the book
-
 _STAGES = ((TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.ERROR), (TaskType.INDUCTION,))
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Proposal `number` of its type. `task`: what to validate, or a blank one, to propose."""
+    """Number `number` of its type, rows before proposals. `task`: the row to validate, or a blank one, to propose."""
 
     number: int
     task: Task
+
+    @property
+    def loaded(self) -> bool:
+        return bool(self.task.inputs)
 
 
 class Seeding:
     """What is to be proposed, and what came of it.
 
-    ConfigError for a file that cannot be read or written. `begin` and `deliver` raise PartFailed when the tries, or the
-    rows, are used up; it stays active then and has nothing more to give.
+    ConfigError for a file that cannot be read or written. `begin` and `deliver` raise PartFailed when the tries are
+    used up; it stays active then and has nothing more to give.
     """
 
     def __init__(self, config: Config, book: TaskBook) -> None:
@@ -76,13 +82,7 @@ class Seeding:
 
     def begin(self) -> None:
         """Start the next round; if there are enough, write them to `seeds.save`."""
-        counts = self._book.seed_counts()
-        slots: list[Slot] = []
-        for stage in _STAGES:
-            wanted = [(t, self._wanted(t, counts[t])) for t in stage if t in self._types]
-            slots = [Slot(n, self._asked(t, n)) for t, numbers in wanted for n in numbers]
-            if slots:
-                break
+        slots = self._round(self._unread) or self._round(self._missing)
         self._results.clear()
         self._slots = slots
         self._todo.extend(slots)
@@ -108,46 +108,56 @@ class Seeding:
             log.warning("seed %d of %s came to nothing: %s", slot.number, slot.task.type, group.failure)
         status = group.failure or group.samples[0].status
         if status == Status.OK and group.proposal is None:
-            status = FLAGGED
+            status = Status.FLAGGED
         self._results[slot] = Seed(group.lease, slot.task.type, status, group.proposal)
         if len(self._results) < len(self._slots):
             return
         self._failures.clear()
-        most = 0 if self._settings.load else self._settings.tasks
+        most = 0 if self._slots[0].loaded else self._settings.tasks
         self._book.add_seeds([self._results[slot] for slot in self._slots], most)
         self.begin()
 
     def progress(self) -> dict[str, tuple[int, int]]:
-        """Per type: tasks in the book, and tasks wanted; with `seeds.load` rows done, and rows."""
-        if self._settings.load:
-            counts = self._book.seed_counts()
-            return {t.value: (counts[t].total(), len(self._rows[t])) for t in self._types}
+        """Per type: rows done, and rows; once all are, tasks in the book, and tasks wanted."""
+        counts = self._book.seed_counts()
+        rows = {t: len(self._rows[t]) for t in self._types}
+        if any(counts[t].total() < rows[t] for t in self._types):
+            return {t.value: (min(counts[t].total(), rows[t]), rows[t]) for t in self._types}
         return {t.value: (self._book.added[t], self._settings.tasks) for t in self._types}
 
-    def _asked(self, task_type: TaskType, number: int) -> Task:
-        return self._rows[task_type][number] if self._settings.load else blank(task_type)
+    def _round(self, wanted: Callable[[TaskType, Counter[str]], range]) -> list[Slot]:
+        """What the first stage of which something is wanted asks for."""
+        counts = self._book.seed_counts()
+        for stage in _STAGES:
+            numbers = [(t, n) for t in stage if t in self._types for n in wanted(t, counts[t])]
+            if numbers:
+                return [Slot(n, self._rows[t][n] if n < len(self._rows[t]) else blank(t)) for t, n in numbers]
+        return []
 
-    def _wanted(self, task_type: TaskType, counts: Counter[str]) -> range:
+    def _unread(self, task_type: TaskType, counts: Counter[str]) -> range:
+        """Numbers of the rows of the next round."""
+        done = counts.total()
+        return range(done, min(len(self._rows[task_type]), done + ROUND))
+
+    def _missing(self, task_type: TaskType, counts: Counter[str]) -> range:
         """Numbers of the proposals of the next round; none if the type has what it needs."""
-        made, missing = counts.total(), max(0, self._settings.tasks - self._book.added[task_type])
-        rows = len(self._rows[task_type])
-        if self._settings.load and made < rows:
-            return range(made, min(rows, made + ROUND))
-        if not missing:
+        done, missing = counts.total(), self._settings.tasks - self._book.added[task_type]
+        if missing <= 0:
             return range(0)
-        most = 0 if self._settings.load else self._settings.tries - made
+        most = self._settings.tries - (done - len(self._rows[task_type]))
         if most <= 0:
             raise PartFailed("seeding", self._shortage(task_type, counts), hint=self._remedy())
-        return range(made, made + min(most, ROUND, 2 * missing + SPARE))
+        return range(done, done + min(most, ROUND, 2 * missing + SPARE))
 
     def _shortage(self, task_type: TaskType, counts: Counter[str]) -> str:
         failed = ", ".join(f"{status} {n}" for status, n in counts.most_common() if status != Status.OK)
+        rows = len(self._rows[task_type])
+        loaded = f"{rows} rows and " if self._settings.load else ""
         return (
             f"only {self._book.added[task_type]} of seeds.tasks={self._settings.tasks} {task_type} tasks after "
-            f"{counts.total()} proposals" + (f"; the others came to nothing: {failed}" if failed else "")
+            f"{loaded}{counts.total() - rows} proposals" + (f"; the others came to nothing: {failed}" if failed else "")
         )
 
     def _remedy(self) -> str:
-        if self._settings.load:
-            return f"a lower seeds.tasks, or more valid rows in {self._settings.load}"
-        return "a lower seeds.tasks, a higher seeds.tries, another model.path, or seeds.load with tasks of a file"
+        more = f"more valid rows in {self._settings.load}" if self._settings.load else "seeds.load with tasks of a file"
+        return f"a lower seeds.tasks, a higher seeds.tries, another model.path, or {more}"

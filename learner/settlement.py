@@ -6,7 +6,7 @@ settled in lease order against everything that comes before it: the book, the ba
 their way into it, and the earlier leases of the batch itself. That does not depend on when versions changed; a batch
 that is replayed after a crash is settled as it was before, and settling it again changes nothing.
 
-A copy is paid like a wrong proposal and enters no book. The answers to it stay as they are: they are honest answers.
+A copy is paid like an invalid proposal and enters no book. The answers to it stay as they are: they are honest answers.
 Intrinsic terms are added to what a learnable proposal is paid, which follows from its solve rate, so that a settled
 proposal is not paid twice.
 """
@@ -20,8 +20,6 @@ from common.config import Config, IntrinsicConfig
 from common.types import Group, Sample, Status, Task
 from learner import intrinsic
 from learner.task_book import TaskBook
-
-COPY_REWARD = -0.5  # what actors/rewards.py pays for a wrong proposal
 
 
 def settle(
@@ -46,9 +44,9 @@ def settle(
         if task is not None and config.environment.novelty != "off":
             name = _name(book, task)
             if name in names:
-                group = _rejected(group, Status.COPY)
+                group = _rejected(group, Status.COPY, config.algorithm.invalid_reward)
             elif name in before or book.status(task.type, task.key, task.program_key) == Status.KNOWN:
-                group = _rejected(group, Status.KNOWN)
+                group = _rejected(group, Status.KNOWN, config.algorithm.invalid_reward)
             names.add(name)
         settled.append(group if proposing or not group.kind.proposes else _proposal_as(group, trainable=False))
     if not intrinsic.pays(config.intrinsic):
@@ -100,8 +98,8 @@ def _name(book: TaskBook, task: Task) -> str:
     return book.name(task.type, task.key, task.program_key)
 
 
-def _rejected(group: Group, status: Status) -> Group:
-    group = _proposal_as(group, status=status, reward=COPY_REWARD, correct=False)
+def _rejected(group: Group, status: Status, reward: float) -> Group:
+    group = _proposal_as(group, status=status, reward=reward, correct=False)
     return dataclasses.replace(group, proposal=None)
 
 

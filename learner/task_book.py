@@ -165,10 +165,12 @@ class TaskBook:
     def references(self, rng: random.Random, task_type: TaskType, count: int) -> tuple[Task, ...]:
         """At most `count` tasks to show a proposer, drawn without replacement.
 
-        Induction proposers are given a program to write inputs for; it may come from either pair type.
+        Induction proposers are given a program to write inputs for; it may come from either pair type. What the book
+        was given, the identity, is left out as soon as there is another.
         """
         if task_type is TaskType.INDUCTION:
             entries = self._pairs()
+            entries = [entry for entry in entries if entry.task.program_key] or entries
             count = 1
         else:
             entries = list(self._pools[task_type].entries)

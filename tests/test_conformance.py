@@ -437,7 +437,7 @@ async def test_a_composite_from_the_lease_to_the_book(executor: Shard, book: Tas
     """What f does not call, or takes for its own, is an invalid proposal; a composite is no component."""
     book.add(1, [(0, Task(TaskType.ABDUCTION, DOUBLE, ("1",), ("2",), "double", program_key="double"), 0.5)])
     schedule = CompositeConfig(start=1, chance=1.0, chance_max=1.0)
-    config = Config(composite=schedule, engine=LONG, environment=EnvironmentConfig(degenerate=True, references=0))
+    config = Config(composite=schedule, engine=LONG, environment=EnvironmentConfig(references=0))
     lease = LeaseMaker(config, book).make(lease_id(Kind.PROPOSE_DEDUCTION, 0), 1)
     assert [task.program for task in lease.components] == [DOUBLE]
 

@@ -29,7 +29,8 @@ PUBLISHED: dict[str, Any] = {
     "environment.shown": 5,
     "environment.message": True,
     "environment.novelty": "off",
-    "environment.degenerate": False,
+    "environment.reject_identity": False,
+    "environment.reject_constant": False,
     "algorithm.proposals": 64,
     "algorithm.solves": 64,
     "algorithm.samples": 8,  # n
@@ -44,6 +45,7 @@ PUBLISHED: dict[str, Any] = {
     "algorithm.book_limit": 16384,
     "algorithm.admit": "all",
     "algorithm.extreme_reward": -0.5,
+    "algorithm.invalid_reward": -1.0,
     "algorithm.stream_weight": "tokens",
     "engine.max_tokens": 8096,
     "engine.max_model_len": 8096 + 6144,

@@ -38,7 +38,7 @@ class Scene:
         self, verify: Callable[[Task, str], Verdict] = by_output, *, episodes: int = EPISODES, credits: int = 1000
     ) -> None:
         self.config = Config(
-            environment=EnvironmentConfig(degenerate=False),
+            environment=EnvironmentConfig(reject_identity=False, reject_constant=False),
             engine=EngineConfig(episodes=episodes),
             staleness=StalenessConfig(lease_timeout=LEASE_TIMEOUT),
         )

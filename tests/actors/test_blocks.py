@@ -44,10 +44,10 @@ def test_any_text_is_read(text: str) -> None:
         assert name == name.lower() and body == body.rstrip()
 
 
-def test_one_is_not_two() -> None:
-    one = blocks.write("input", "5")
-    assert blocks.one(one, "input") == "5"
-    assert blocks.one(f"{one}\n{one}", "input") == blocks.one("", "input") == ""
-    assert blocks.last(f"{one}\n{blocks.write('input', '6')}\n{blocks.write('', '7')}", "input") == "6"
+def test_the_first_and_the_last_of_a_name() -> None:
+    text = "\n".join(blocks.write(*block) for block in (("", "4"), ("input", "5"), ("input", "6"), ("", "7")))
+    assert blocks.first(text, "input") == "5"
+    assert blocks.first(text, "output") == blocks.first("", "input") == ""
+    assert blocks.last(text, "input") == "6"
     assert blocks.last(blocks.write("output", "6"), "input") == ""
     assert blocks.given("nothing of the kind", "input") == ""

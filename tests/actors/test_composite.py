@@ -56,7 +56,7 @@ def test_a_renamed_program_computes_what_it_did(seed: int, value: int) -> None:
 
 
 async def test_a_proposal_with_components_is_asked_for_as_one_program() -> None:
-    triplets, executor = PythonTriplets(EnvironmentConfig(degenerate=False)), FakeExecutor()
+    triplets, executor = PythonTriplets(EnvironmentConfig(reject_identity=False, reject_constant=False)), FakeExecutor()
     draft = triplets.parse_proposal(TaskType.ABDUCTION, [a_task()], RESPONSE, [DOUBLE, COUNT])
     assert draft is not None
     validated = await triplets.validate(draft, executor)
@@ -68,7 +68,7 @@ async def test_a_proposal_with_components_is_asked_for_as_one_program() -> None:
 
 
 async def test_without_components_nothing_is_a_composite() -> None:
-    triplets, executor = PythonTriplets(EnvironmentConfig(degenerate=False)), FakeExecutor()
+    triplets, executor = PythonTriplets(EnvironmentConfig(reject_identity=False, reject_constant=False)), FakeExecutor()
     draft = triplets.parse_proposal(TaskType.DEDUCTION, [a_task()], RESPONSE)
     assert draft is not None and (draft.composition, draft.composite) == (None, False)
     validated = await triplets.validate(draft, executor)

@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from actors.degenerate import degenerate
+from actors.degenerate import _ARGUMENT, degenerate
 from actors.environment import Draft
 from actors.triplets import PythonTriplets
 from common.config import EnvironmentConfig, ExecutorConfig
 from common.jobs import Validate, Validation, Verdict, Verdicts, Verify
 from common.types import Status, Task, TaskType
 from executor.shard import Shard
+from tests.fakes.executor import FakeExecutor
 
 Function = Callable[..., Any]
+RULES = frozenset((Status.IDENTITY, Status.CONSTANT))
 
 
 class FunctionExecutor:
-    """A program is one of our functions. Keeps count of what it was asked."""
+    """A program is one of our functions, and inputs are literals. Keeps count of what it was asked."""
 
     def __init__(self, function: Function, statuses: Mapping[str, str] | None = None) -> None:
         """`statuses` of inputs that are not to be run."""
@@ -61,13 +63,14 @@ async def judge(
     *inputs: str,
     task_type: TaskType = TaskType.ABDUCTION,
     statuses: Mapping[str, str] | None = None,
+    rules: frozenset[Status] = RULES,
 ) -> tuple[str, int]:
     """The judgement, and how many executions it cost beyond the validation."""
     found = await FunctionExecutor(function).validate(Validate("f", inputs))
     assert found.status == Status.OK
     executor = FunctionExecutor(function, statuses)
     task = Task(task_type, "f", inputs, found.outputs, "key")
-    return await degenerate(task, found.input_keys, executor), executor.runs
+    return await degenerate(task, found.input_keys, executor, rules), executor.runs
 
 
 @pytest.mark.parametrize("given_", ["5", "0", "'ab'", "''", "[1, [2]]", "{'a': 1}", "1.5", "(1, 2)"])
@@ -75,6 +78,18 @@ async def test_identity_and_constant(given_: str) -> None:
     assert (await judge(lambda a: a, given_))[0] == Status.IDENTITY
     assert (await judge(lambda a: 7, given_))[0] == Status.CONSTANT
     assert (await judge(lambda a: [a], given_)) == (Status.OK, 1)
+
+
+async def test_each_rule_is_one_of_its_own() -> None:
+    identity, constant = frozenset((Status.IDENTITY,)), frozenset((Status.CONSTANT,))
+    assert (await judge(lambda a: a, "5", rules=identity))[0] == Status.IDENTITY
+    assert (await judge(lambda a: 7, "5", rules=constant))[0] == Status.CONSTANT
+    assert await judge(lambda a: 7, "5", rules=identity) == (Status.OK, 0)  # nothing to look for
+    assert await judge(lambda a: a, "5", rules=constant) == (Status.OK, 1)
+    for inputs, found in ((("1", "2"), Status.IDENTITY), (("0", "1"), Status.CONSTANT)):
+        for rules in (identity, constant):
+            status, _ = await judge(lambda a: max(a, 1), *inputs, task_type=TaskType.INDUCTION, rules=rules)
+            assert status == (found if found in rules else Status.OK)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +170,27 @@ async def test_an_induction_task_is_judged_by_its_inputs_and_runs_nothing() -> N
         ("def f(a): return a", "[1,2]", Status.IDENTITY),
         ("def f(a): return a[:]", "'it''s'", Status.IDENTITY),
         ("def f(a): return dict(a)", "{'b': {1, 2}}", Status.IDENTITY),
-        ("def f(a): return a", "5 if True else 6", Status.OK),  # not taken apart, so not probed
+        ("def f(a): return a", "5 if True else 6", Status.IDENTITY),
+        ("def f(a): return a", "a=5", Status.IDENTITY),
+        ("def f(a): return a", "2+3", Status.IDENTITY),
+        ("def f(a): return a", "a = 2+3  # five", Status.IDENTITY),
+        ("def f(*, a): return a", "a=2+3", Status.IDENTITY),
+        ("def f(a): return a", "[1]*3", Status.IDENTITY),
+        ("def f(a): return a[:]", "list(range(3))", Status.IDENTITY),
+        ("def f(a): return a", "*[5]", Status.IDENTITY),
+        ("def f(a): return a", "**{'a': 'b'}", Status.IDENTITY),
+        ("def f(a): return a", "(lambda x: {x: x})(1)", Status.IDENTITY),
+        ("def f(a): return 7", "2+3", Status.CONSTANT),
+        ("def f(*, a): return 7", "a=5", Status.CONSTANT),
+        ("def f(*, a): return 7", "a=2+3", Status.CONSTANT),
+        ("def f(a): return len([a])", "'a'*2", Status.CONSTANT),
+        ("def f(a): return a + 1", "2+3", Status.OK),
+        ("def f(a): return max(a, 1)", "2+3", Status.OK),
+        ("def f(a): return sorted(a)", "list(range(3))", Status.OK),
+        ("def f(a): return len(a)", "[1]*3", Status.OK),
+        ("def f(a, b): return a", "*[5, 3]", Status.OK),  # of several arguments
+        ("T = 5\ndef f(a): return a", "T", Status.OK),  # its value is the program's own
+        ("def f(a=0): return 7", "", Status.OK),
         ("def f(a, b): return b, a", "2, 1", Status.OK),
         ("def f(a): return len({a})", "(1, 2)", Status.CONSTANT),
         ("def f(a):\n while a > 9: pass\n return 7", "5", Status.CONSTANT),  # for ever on 1051
@@ -173,5 +208,41 @@ async def test_by_the_executor(shard: Shard, program: str, given_: str, status: 
 async def test_induction_by_the_executor(shard: Shard) -> None:
     triplets = PythonTriplets(EnvironmentConfig(inputs=2, shown=1))
     program = "def f(a): return max(a, 1)"
-    for inputs, status in ((("3", "2"), Status.IDENTITY), (("0", "1"), Status.CONSTANT), (("0", "2"), Status.OK)):
+    for inputs, status in (
+        (("3", "2"), Status.IDENTITY),
+        (("3", "a=2"), Status.IDENTITY),
+        (("1+2", "2"), Status.IDENTITY),
+        (("0", "1"), Status.CONSTANT),
+        (("0", "2"), Status.OK),
+        (("1-1", "2"), Status.OK),
+    ):
         assert (await triplets.validate(Draft(TaskType.INDUCTION, program, inputs), shard)).status == status
+    turned = Draft(TaskType.INDUCTION, "def f(a): return -a", ("f(1)", "f(2)"))  # to 1 and 2, which f is never given
+    assert (await triplets.validate(turned, shard)).status == Status.OK
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_inputs_that_are_no_literals_cost_one_execution_more(shard: Shard) -> None:
+    triplets = PythonTriplets(EnvironmentConfig())
+
+    async def runs(program: str, given_: str) -> int:
+        before = shard.executions
+        assert (await triplets.validate(Draft(TaskType.DEDUCTION, program, (given_,)), shard)).status == Status.OK
+        return shard.executions - before
+
+    literal = await runs("def f(a): return a * 3", "40")
+    assert await runs("def f(a): return a * 5", "30 + 10") == literal + 2  # one on each side
+    assert await runs("def f(a): return a * 7", "30 + 10") == literal  # and only once
+    assert await runs("def f(a): return a * 9", "a=40") == literal
+    program, given_ = await shard.reader.program(_ARGUMENT), *await shard.reader.expressions(["30 + 10"])
+    assert program.confined and given_.confined  # so it may share a child
+
+
+@pytest.mark.parametrize(("status", "found"), [(Status.INFRA, Status.INFRA), (Status.ERROR, Status.OK)])
+async def test_no_value_of_an_input(status: Status, found: Status) -> None:
+    def judged(job: Validate) -> Validation:
+        return Validation(status) if job.inputs == ("2 + 3",) else Validation(Status.OK, "", ("7",), "", job.inputs)
+
+    executor = FakeExecutor(validate=judged, verify=lambda task, text: Verdict(False, Status.SYNTAX))
+    task = Task(TaskType.ABDUCTION, "f", ("2 + 3",), ("7",), "key")
+    assert await degenerate(task, ("2 + 3",), executor, RULES) == found

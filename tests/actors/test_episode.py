@@ -17,6 +17,7 @@ from common.config import AlgorithmConfig, Config, EngineConfig, EnvironmentConf
 from common.jobs import Validate, Validation, Verdict
 from common.types import Group, Kind, Lease, Sample, Status, Task, TaskType
 from learner.group_check import require_consistent
+from learner.leases import blank
 from tests.fakes.engine import STOP_TOKEN, Call, CharCodec, FakeEngine, Script
 from tests.fakes.executor import FakeExecutor, by_output, defined
 from tests.fakes.intake import SAFETY_NET, a_task, proposing, seeding, solving
@@ -39,14 +40,18 @@ def config(
     *,
     train_mc: int = 4,
     extreme: float = 0.0,
+    invalid: float = -0.5,
     max_tokens: int = 64,
     max_model_len: int = 256,
     inputs: int = 2,
+    prompts: str = "compact",
 ) -> Config:
     return Config(
         run=RunConfig(incarnation=3),
-        environment=EnvironmentConfig(inputs=inputs, shown=1, degenerate=False),
-        algorithm=AlgorithmConfig(train_mc=train_mc, extreme_reward=extreme),
+        environment=EnvironmentConfig(
+            prompts=prompts, inputs=inputs, shown=1, reject_identity=False, reject_constant=False
+        ),
+        algorithm=AlgorithmConfig(train_mc=train_mc, extreme_reward=extreme, invalid_reward=invalid),
         engine=EngineConfig(max_tokens=max_tokens, max_model_len=max_model_len),
     )
 
@@ -254,18 +259,25 @@ async def test_a_proposal_cut_at_the_limit_has_no_format() -> None:
     assert executor.validated == []
 
 
+@pytest.mark.parametrize("invalid", [-0.5, -1.0])
 @pytest.mark.parametrize("status", [Status.ERROR, Status.TIMEOUT_CPU, Status.POLICY, "crash_9"])
-async def test_an_invalid_proposal(status: str) -> None:
+async def test_an_invalid_proposal(status: str, invalid: float) -> None:
     engine = FakeEngine(play(PROPOSAL))
     executor = FakeExecutor(validate=lambda job: Validation(status))
-    alone(await run(proposing(1), engine, executor), status, -0.5)
+    alone(await run(proposing(1), engine, executor, settings=config(invalid=invalid)), status, invalid)
     assert len(engine.calls) == 1
+
+
+async def test_a_wrong_answer_is_paid_the_same_whatever_an_invalid_proposal_is() -> None:
+    engine = FakeEngine(play(PROPOSAL, tagged("f(5)"), tagged("1")))
+    group = await run(proposing(1), engine, settings=config(invalid=-1.0))
+    assert [s.reward for s in group.samples] == [0.5, 1.0, -0.5, 1.0, -0.5]
 
 
 @pytest.mark.parametrize("status", [Status.KNOWN, Status.HELD_OUT])
 async def test_a_proposal_that_the_book_rejects_costs_no_solves(status: str) -> None:
     engine, book = FakeEngine(play(PROPOSAL)), Book(status)
-    alone(await run(proposing(1), engine, book=book), status, -0.5)
+    alone(await run(proposing(1), engine, book=book, settings=config(invalid=-0.25)), status, -0.25)
     assert len(engine.calls) == 1 and len(book.asked) == 1
 
 
@@ -312,6 +324,72 @@ async def test_a_seed_that_comes_to_nothing_says_why(response: str, validity: st
     executor = FakeExecutor(validate=lambda job: Validation(validity) if validity != "ok" else defined(job))
     group = await run(seeding(1), FakeEngine(play(response)), executor)
     assert (group.proposal, group.failure, group.samples[0].status) == (None, "", status)
+
+
+BLOCKS = f"```python\n{PROPOSED}\n```\n```input\n5\n```"
+LINES = f"{PROPOSED}\ninput:5"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "response"),
+    [
+        ("compact", LINES),
+        ("compact", f"<answer>{LINES}"),
+        ("compact", f"{LINES}</answer>"),
+        ("paper", BLOCKS),
+        ("paper", f"So:\n{BLOCKS}\nThat is all."),
+        ("paper", f"A plan.</think>\n{BLOCKS}"),
+        ("paper", f"A plan, never ended.\n<answer>\n{BLOCKS}\n</answer>"),
+        ("paper", f"</think><answer>{BLOCKS}</answer>\nUser: next\nAssistant: <think>{BLOCKS.replace('5', '6')}"),
+    ],
+)
+async def test_what_has_no_format_can_be_a_seed_and_no_proposal(prompts: str, response: str) -> None:
+    settings, executor = config(prompts=prompts, max_tokens=5_000, max_model_len=20_000), FakeExecutor()
+    group = await run(seeding(1), FakeEngine(lambda prompt, i: response), executor, settings=settings)
+    assert executor.validated == [Validate(PROPOSED, ("5",))]
+    assert group.proposal is not None and (group.proposal.program, group.proposal.inputs) == (PROPOSED, ("5",))
+    assert group.samples[0].status == Status.OK
+    alone(await run(proposing(1), FakeEngine(lambda prompt, i: response), settings=settings), Status.FORMAT, -1.0)
+
+
+async def test_inputs_without_format_can_be_a_seed() -> None:
+    for prompts, response in (("compact", "5\n6"), ("paper", "```input\n5\n```\nand\n```input\n6\n```")):
+        settings, executor = config(prompts=prompts, max_tokens=500, max_model_len=20_000), FakeExecutor()
+        lease = dataclasses.replace(seeding(1, blank(TaskType.INDUCTION)), references=(a_task(),))
+        group = await run(lease, FakeEngine(lambda prompt, i, said=response: said), executor, settings=settings)  # type: ignore[misc]
+        assert executor.validated == [Validate(a_task().program, ("5", "6"))]
+        assert group.proposal is not None and group.proposal.shown == 1
+
+
+async def test_a_seed_that_was_cut_is_what_there_is_of_it() -> None:
+    settings = config(prompts="paper", max_tokens=len(BLOCKS) + 5, max_model_len=20_000)
+    group = await run(seeding(1), FakeEngine(lambda prompt, i: f"{BLOCKS}\nUser: and so on"), settings=settings)
+    assert group.proposal is not None and group.proposal.inputs == ("5",)
+    open_ = await run(seeding(1), FakeEngine(lambda prompt, i: f"{BLOCKS[:-3]}\n" + "6\n" * 9), settings=settings)
+    assert (open_.proposal, open_.samples[0].status) == (None, Status.FORMAT)
+
+
+async def test_a_seed_in_the_right_format_is_its_answer_and_not_its_thought() -> None:
+    settings, executor = config(prompts="paper", max_tokens=5_000, max_model_len=20_000), FakeExecutor()
+    response = f"{BLOCKS.replace('a*2', 'a')}</think><answer>{BLOCKS}</answer>"
+    await run(seeding(1), FakeEngine(lambda prompt, i: response), executor, settings=settings)
+    assert executor.validated == [Validate(PROPOSED, ("5",))]
+
+
+@pytest.mark.parametrize(("shown", "seen"), [(0, 1), (2, 2)])
+async def test_a_loaded_task_shows_what_it_says_or_what_the_run_says(shown: int, seen: int) -> None:
+    claimed = Task(TaskType.INDUCTION, PROPOSED, ("1", "2", "3"), ("8", "8", "8"), "", shown=shown)
+    group = await run(seeding(1, claimed), FakeEngine(play("")))
+    assert group.proposal is not None and group.proposal.shown == seen
+
+
+async def test_a_loaded_task_that_hides_nothing_is_none() -> None:
+    executor = FakeExecutor()
+    for shown, given_ in ((2, ("1", "2")), (0, ("1",))):
+        claimed = Task(TaskType.INDUCTION, PROPOSED, given_, given_, "", shown=shown)
+        group = await run(seeding(1, claimed), FakeEngine(play("")), executor)
+        assert (group.proposal, group.samples[0].status) == (None, Status.INPUT)
+    assert executor.validated == []
 
 
 async def test_a_loaded_task_is_executed_and_its_outputs_are_only_claims() -> None:

@@ -94,13 +94,21 @@ def test_blocks_of_a_proposal_come_in_any_order_and_others_are_ignored() -> None
         "def f(a): return a\n5",
         "```python\ndef f(a): return a\n```\n5",
         "```\ndef f(a): return a\n```\n```input\n5\n```",
-        "```python\ndef f(a): return a\n```\n```python\ndef f(a): return 1\n```\n```input\n5\n```",
-        "```python\ndef f(a): return a\n```\n```input\n5\n```\n```input\n6\n```",
         "```python\ndef f(a): return a\n```\n```input\n5\n",
+        "```python\n\n```\n```python\ndef f(a): return a\n```\n```input\n5\n```",
     ],
 )
-def test_a_proposal_has_one_program_and_one_input(body: str) -> None:
+def test_a_proposal_has_a_program_and_an_input(body: str) -> None:
     assert Paper().read_proposal(TaskType.DEDUCTION, answer(body)) is None
+
+
+def test_of_several_blocks_the_first_counts_and_of_too_many_inputs_the_last() -> None:
+    programs = f"```python\n{PROGRAM}\n```\n```python\nf(5)\n```\n"
+    inputs = "".join(f"```input\n{n}\n```\n" for n in (5, 6, 7))
+    assert Paper().read_proposal(TaskType.DEDUCTION, answer(programs + inputs)) == Proposal(PROGRAM, ("5",))
+    messages = "```message\nsay it\n```\n```message\nagain\n```"
+    read = Paper(2, message=True).read_proposal
+    assert read(TaskType.INDUCTION, answer(inputs + messages)) == Proposal("", ("6", "7"), "say it")
 
 
 def test_an_input_may_take_several_lines() -> None:

@@ -161,7 +161,7 @@ async def test_invalid_proposals_say_why(triplets: PythonTriplets) -> None:
 
 
 async def test_what_needs_no_thought_is_no_task(triplets: PythonTriplets) -> None:
-    lax = PythonTriplets(dataclasses.replace(CONFIG, degenerate=False))
+    lax = PythonTriplets(dataclasses.replace(CONFIG, reject_identity=False, reject_constant=False))
     for program, status, inputs in (
         (IDENTITY, Status.IDENTITY, ("1", "2", "3", "4")),
         (CONSTANT, Status.CONSTANT, ("1", "2", "3", "4")),
@@ -172,6 +172,10 @@ async def test_what_needs_no_thought_is_no_task(triplets: PythonTriplets) -> Non
         validated = await triplets.validate(draft, GrammarExecutor())
         assert (validated.status, validated.task) == (status, None) and validated.detail
         assert (await lax.validate(draft, GrammarExecutor())).task is not None
+        identities = PythonTriplets(dataclasses.replace(CONFIG, reject_constant=False))
+        constants = PythonTriplets(dataclasses.replace(CONFIG, reject_identity=False))
+        for one, rule in ((identities, Status.IDENTITY), (constants, Status.CONSTANT)):
+            assert (await one.validate(draft, GrammarExecutor())).status == (rule if rule is status else Status.OK)
 
 
 async def test_only_valid_proposals_are_probed(triplets: PythonTriplets) -> None:
@@ -196,7 +200,7 @@ async def test_nothing_to_judge_asks_nothing(triplets: PythonTriplets) -> None:
 
 
 def test_identity_is_solvable(triplets: PythonTriplets) -> None:
-    lax = PythonTriplets(dataclasses.replace(CONFIG, degenerate=False))
+    lax = PythonTriplets(dataclasses.replace(CONFIG, reject_identity=False, reject_constant=False))
     for task_type in TASK_TYPES:
         task = triplets.identity(task_type)
         validated = asyncio.run(lax.validate(Draft(task_type, IDENTITY, task.inputs), GrammarExecutor()))
@@ -298,7 +302,7 @@ async def test_words_that_an_error_task_must_not_hold(program: str, word: str) -
     validated = await triplets.validate(Draft(TaskType.ERROR, program, ("0",)), executor)
     assert validated.status == (Status.POLICY if word else Status.OK) and word in validated.detail
     assert len(executor.asked) == (not word)  # a banned word costs no execution
-    plain = dataclasses.replace(CONFIG, error_banned=("raise", "assert"), degenerate=False)
+    plain = EnvironmentConfig(error_banned=("raise", "assert"), reject_identity=False, reject_constant=False)
     other = Draft(TaskType.DEDUCTION, program, ("0",))
     assert (await PythonTriplets(plain).validate(other, FailingExecutor())).status == Status.OK
 

@@ -60,7 +60,7 @@ def test_proposals_of_pairs(style: str, task_type: TaskType, program: str, value
     assert wording.read_proposal(task_type, wording.write_proposal(task_type, meant)) == meant
 
 
-@given(values=st.lists(lines, min_size=1, max_size=8), hint=lines, message=st.booleans())
+@given(values=st.lists(lines, min_size=1, max_size=INPUTS), hint=lines, message=st.booleans())
 @settings(max_examples=60)
 def test_proposals_of_inputs(style: str, values: list[str], hint: str, message: bool) -> None:
     wording = make(style, message)

@@ -76,6 +76,33 @@ async def test_status_of_a_program(shard: Shard, program: str, given: str, statu
     assert (reply.status == "ok") == bool(reply.outputs)
 
 
+RANDOM = {
+    "import statistics\ndef f(x): return getattr(statistics, 'random').uniform(0, 1)": "nondeterministic",
+    "import statistics\ndef f(x): return int(getattr(statistics, 'random').uniform(0, 1) * 2)": "nondeterministic",
+    "from statistics import NormalDist\ndef f(x): return NormalDist(x, 1).samples(1)[0] > x": "nondeterministic",
+    "from statistics import NormalDist\ndef f(x): return sum(NormalDist(x, 1).samples(50))": "nondeterministic",
+    "from statistics import NormalDist\ndef f(x): return NormalDist(x, 1).samples(1)[0] > x + 9": "ok",
+    "from statistics import NormalDist\ndef f(x): return NormalDist(x, 1).samples(1, seed=x)": "ok",
+}
+
+
+async def test_chance_falls_alike_in_every_life_and_otherwise_on_the_other_side(native: bool) -> None:
+    lives = []
+    for _ in range(2):
+        shard = Shard(dataclasses.replace(CONFIG, cache=0), native=native)
+        await shard.start()
+        try:
+            replies = [await shard.validate(Validate(text, ("5",))) for text in RANDOM]
+            program = await shard.reader.program(next(iter(RANDOM)))
+            drawn = [await shard.sides[0].run(program, await shard.reader.expressions(["5"])) for _ in range(2)]
+        finally:
+            await shard.close()
+        assert [reply.status for reply in replies] == list(RANDOM.values())
+        assert drawn[0] == drawn[1] and drawn[0][0].status == "ok"
+        lives.append((replies, drawn))
+    assert lives[0] == lives[1]
+
+
 async def test_programs_do_not_meet_each_other(shard: Shard) -> None:
     spoil = "import math\ndef f(x):\n    math.sqrt = lambda v: 42\n    return math.sqrt(x)"
     await shard.validate(Validate(spoil, ("4", "9")))

@@ -89,6 +89,25 @@ def test_tasks_too_small_or_without_variance_carry_no_signal_and_are_counted() -
     assert (advantages.tolist(), silent, silent_tasks) == ([0.0] * 4, (S,), 2)
 
 
+def test_all_tasks_of_a_silent_stream_are_counted() -> None:
+    """Two answers that differ and one alone: three sequences, of which two are compared, are too few."""
+    advantages, silent, silent_tasks = whiten([S] * 3, [1.0, -0.5, 1.0], tasks=[0, 0, 1])
+    assert (advantages.tolist(), silent, silent_tasks) == ([0.0] * 3, (S,), 2)
+    # beside a stream that tells, whose one silent task is counted alone
+    advantages, silent, silent_tasks = whiten(
+        [S] * 3 + [T] * 6, [1.0, -0.5, 1.0, *[1.0, -0.5] * 2, 1.0, 1.0], tasks=[0, 0, 1, 2, 2, 3, 3, 4, 4]
+    )
+    assert (silent, silent_tasks) == ((S,), 2 + 1)
+    assert whiten([S] * 3, [1.0, -0.5, 1.0]).silent_tasks == 0
+
+
+def test_over_tokens_a_task_of_one_answer_does_not_widen_the_deviation() -> None:
+    """Four sequences of two tokens each, 1 and -1 twice: variance 8 over 8 tokens less 2 means, whatever a fifth is."""
+    streams, tasks, tokens = [S] * 5, [0, 0, 1, 1, 2], [2, 2, 2, 2, 100]
+    advantages, *_ = whiten(streams, [1.0, -1.0, 1.0, -1.0, 1.0], tokens=tokens, tasks=tasks)
+    assert advantages.tolist() == pytest.approx([math.sqrt(0.75), -math.sqrt(0.75)] * 2 + [0.0])
+
+
 def test_a_control_deals_rewards_within_their_streams_only() -> None:
     streams, values = [S, P, S, P, S, P] * 10, [float(i) for i in range(60)]
     dealt = shuffle(streams, values, seed=3)

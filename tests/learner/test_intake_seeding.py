@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common import messages as m
+from common import seed_rows
 from common.config import SeedsConfig
 from common.errors import PartFailed
 from common.types import TASK_TYPES, Kind, Status, Task, TaskType
@@ -215,3 +216,26 @@ async def test_seeds_go_to_a_file_and_come_from_one(stages: Setter, tmp_path: Pa
         await other.fulfil(leases)
     assert asked == programs
     assert other.intake.book.sizes == dict.fromkeys(TASK_TYPES, 3)
+
+
+async def test_what_a_file_lacks_is_proposed_through_the_death_of_the_run(stages: Setter, tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    seed_rows.write(file, [a_task(f"row {n}", task_type) for task_type in TASK_TYPES for n in range(2)])
+    first = stages(tasks=5, load=str(file))
+    await begin(first)
+    asked = []
+    for _ in range(3):  # the pairs of the file, its induction tasks, and proposals of pairs, the last of which is lost
+        leases = await first.lease()
+        asked.append([(bool(lease.task.inputs), bool(lease.references)) for lease in leases if lease.task is not None])
+        await first.fulfil(leases[: -1 if len(asked) == 3 else None])
+    assert [set(kinds) for kinds in asked] == [{(True, False)}, {(True, False)}, {(False, True)}]
+    await first.crash()
+
+    second = stages(1, tasks=5, load=str(file))
+    await begin(second)
+    await seed(second)
+    straight = stages(folder=tmp_path / "straight", tasks=5, load=str(file))
+    await begin(straight)
+    await seed(straight)
+    assert second.intake.book.sizes == dict.fromkeys(TASK_TYPES, 5)
+    assert keys(second) == keys(straight)

@@ -15,7 +15,7 @@ from common.errors import ConfigError, PartFailed
 from common.types import TASK_TYPES, Group, Kind, Task, TaskType
 from learner.leases import LeaseMaker, lease_id
 from learner.seeding import ATTEMPTS, ROUND, SPARE, Seeding
-from learner.task_book import TaskBook
+from learner.task_book import SURPLUS, TaskBook
 from tests.fakes.groups import a_group, a_task, seeded
 
 D, A, I = TaskType.DEDUCTION, TaskType.ABDUCTION, TaskType.INDUCTION  # noqa: E741
@@ -205,11 +205,69 @@ def test_rows_of_a_file_are_asked_for_once_each_and_as_they_are(file: File) -> N
     assert scene.book.seed_counts()[I] == {"ok": ROUND + 1, "error": 1}
 
 
-def test_a_file_with_too_few_valid_rows_is_named(file: File) -> None:
-    scene = Scene(SeedsConfig(tasks=3, load=file([a_task("a row", t) for t in TASK_TYPES])))
-    with pytest.raises(PartFailed, match=r"only 2 of seeds\.tasks=3 deduction tasks after 1 proposals") as failure:
-        scene.play(always)
-    assert "seeds.jsonl" in failure.value.hint
+def test_what_the_rows_leave_missing_is_proposed_once_all_are_read(file: File) -> None:
+    """Of deduction 8 rows, two of them invalid; of abduction more than wanted; of induction none."""
+    rows = [a_task(f"row {n}", D) for n in range(8)] + [a_task(f"row {n}", A) for n in range(12)]
+    scene = Scene(SeedsConfig(tasks=9, load=file(rows)))
+
+    def model(task_type: TaskType, number: int) -> str:
+        return "error" if task_type is D and number in (2, 5) else f"{task_type} {number}"
+
+    asked = scene.play(model)
+    assert asked[0] == [(D, n) for n in range(8)] + [(A, n) for n in range(12)]
+    assert asked[1] == [(D, 8 + n) for n in range(2 * 2 + SPARE)]  # the identity and six rows are there
+    assert asked[2] == [(I, n) for n in range(2 * 8 + SPARE)]
+    assert scene.book.added == {D: 9, A: 1 + 12, I: 9}
+    assert [task.program for task in scene.book.seeds if task.type is D] == [
+        a_task(f"deduction {n}", D).program for n in (0, 1, 3, 4, 6, 7, 8, 9)
+    ]
+    assert scene.book.seed_counts()[D] == {"ok": 8, "error": 2, SURPLUS: 2 * 2 + SPARE - 2}
+
+
+def test_a_round_is_of_rows_or_of_proposals(file: File) -> None:
+    scene = Scene(SeedsConfig(tasks=4, load=file([a_task("row 0", D), *(a_task(f"row {n}", I) for n in range(3))])))
+    scene.seeding.begin()
+    loaded = []
+    while (slot := scene.seeding.next_slot()) is not None:
+        granted = scene.round()
+        loaded.append((slot.loaded, {task_type for _, task_type, _ in granted}))
+        for lease, task_type, number in granted:
+            scene.seeding.deliver(scene.answer(always, lease, task_type, number))
+    assert loaded == [(True, {D}), (True, {I}), (False, {D, A})]
+    assert scene.book.added == {D: 4, A: 4, I: 4}
+
+
+def test_tries_bound_the_proposals_that_follow_a_file(file: File) -> None:
+    def poor(task_type: TaskType, number: int) -> str:
+        return "a row" if number == 0 else "syntax" if number == 1 else "format"
+
+    rows = [a_task(f"row {n}", t) for t in TASK_TYPES for n in range(2)]
+    scene = Scene(SeedsConfig(tasks=3, tries=5, load=file(rows)))
+    said = r"only 2 of seeds\.tasks=3 deduction tasks after 2 rows and 5 proposals; .*: format 5, syntax 1"
+    with pytest.raises(PartFailed, match=said) as failure:
+        scene.play(poor)
+    assert "seeds.tries" in failure.value.hint and "seeds.jsonl" in failure.value.hint
+    assert scene.book.seed_counts()[D].total() == scene.book.seed_counts()[A].total() == 2 + 5
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 4])
+def test_after_a_crash_it_goes_on_with_the_row_or_the_proposal_it_was_at(
+    file: File, tmp_path: Path, rounds: int
+) -> None:
+    settings = SeedsConfig(tasks=80, load=file([a_task(f"row {n}", D) for n in range(ROUND + 3)]))
+    straight = Scene(settings, order=1)
+    straight.play(always)
+    first = Scene(settings, path=tmp_path / "tasks.sqlite")
+    first.seeding.begin()
+    for left in reversed(range(rounds)):  # the last of them is left open
+        granted = first.round()
+        for lease, task_type, number in granted if left else granted[:-1]:
+            first.seeding.deliver(first.answer(always, lease, task_type, number))
+    first.book.close()
+    second = Scene(settings, path=tmp_path / "tasks.sqlite", order=2)
+    second.play(always)
+    assert second.book.added == {D: 80, A: 80, I: 80}
+    assert [task.key for task in second.book.seeds] == [task.key for task in straight.book.seeds]
 
 
 def test_seeds_are_saved_once_there_are_all_of_them(tmp_path: Path) -> None:
@@ -241,6 +299,12 @@ def test_progress_is_what_the_book_holds_of_what_is_wanted(file: File) -> None:
     assert scene.seeding.progress() == {"deduction": (65, 70), "abduction": (65, 70), "induction": (1, 70)}
     loaded = Scene(SeedsConfig(load=file([a_task("a row")])))
     assert loaded.seeding.progress() == {"deduction": (0, 1), "abduction": (0, 0), "induction": (0, 0)}
+    both = Scene(SeedsConfig(tasks=4, load=file([a_task("a row")])))
+    both.seeding.begin()
+    assert both.seeding.progress() == {"deduction": (0, 1), "abduction": (0, 0), "induction": (0, 0)}
+    ((lease, task_type, number),) = both.round()
+    both.seeding.deliver(both.answer(always, lease, task_type, number))
+    assert both.seeding.progress() == {"deduction": (2, 4), "abduction": (1, 4), "induction": (1, 4)}
 
 
 def test_error_tasks_are_seeded_beside_the_other_pairs_where_the_run_has_them() -> None:

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import rewards
 from common.config import AlgorithmConfig, Config, EnvironmentConfig, IntrinsicConfig
 from common.types import Group, Kind, Sample, Task, TaskType, propose, solve
 from learner import program as figures
 from learner.leases import lease_id
-from learner.settlement import COPY_REWARD, rebuild, settle
+from learner.settlement import rebuild, settle
 from learner.task_book import TaskBook
 from tests.fakes.groups import a_group, a_sample, a_task
 
@@ -29,11 +28,12 @@ def a_config(
     admit: str = "all",
     train_propose: bool = True,
     warmup: int = 0,
+    invalid: float = -0.5,
     intrinsic: IntrinsicConfig = OFF,
 ) -> Config:
     return Config(
         environment=EnvironmentConfig(novelty=novelty),
-        algorithm=AlgorithmConfig(admit=admit, train_propose=train_propose, warmup=warmup),
+        algorithm=AlgorithmConfig(admit=admit, train_propose=train_propose, warmup=warmup, invalid_reward=invalid),
         intrinsic=intrinsic,
     )
 
@@ -73,12 +73,12 @@ def test_the_second_of_a_program_is_a_copy_in_lease_order(path: Path) -> None:
     assert [settled[i] for i in (0, 2, 3, 4)] == [batch[i] for i in (0, 2, 3, 4)]
 
 
-def test_a_copy_is_paid_like_a_wrong_proposal_and_its_answers_are_honest(path: Path) -> None:
-    config = a_config()
+@pytest.mark.parametrize("invalid", [-0.5, -1.0])
+def test_a_copy_is_paid_like_an_invalid_proposal_and_its_answers_are_honest(path: Path, invalid: float) -> None:
+    config = a_config(invalid=invalid)
     group = proposing(1, a_task("b", program="p"))
     _, copy = settle(0, [proposing(0, a_task("a", program="p")), group], config, TaskBook(path, [], config), ())
-    assert (first(copy).reward, first(copy).correct, first(copy).trainable) == (COPY_REWARD, False, True)
-    assert COPY_REWARD == rewards.WRONG
+    assert (first(copy).reward, first(copy).correct, first(copy).trainable) == (invalid, False, True)
     assert copy.samples[1:] == group.samples[1:]
     assert (copy.lease, copy.prompts, copy.solve_rate) == (group.lease, group.prompts, group.solve_rate)
 
@@ -94,14 +94,16 @@ def test_what_the_rule_calls_a_copy(path: Path, rule: str, statuses: list[str]) 
 
 
 def test_what_came_before_the_batch_is_known_wherever_it_is_on_its_way(path: Path) -> None:
-    config = a_config()
+    config = a_config(invalid=-0.75)
     book = TaskBook(path, [], config)
     earlier = [[proposing(0, a_task("a", program="p"))], [proposing(1, a_task("b", program="q"))]]
     batch = [proposing(2, a_task("c", program="p")), proposing(3, a_task("d", program="q"))]
     assert said(settle(2, batch, config, book, earlier)) == ["known", "known"]
     book.add_batch(1, earlier[0])
     assert said(settle(2, batch, config, book, earlier[1:])) == ["known", "known"]
-    assert said(settle(2, batch, config, book, ())) == ["known", "ok"]
+    known, new = settle(2, batch, config, book, ())
+    assert said([known, new]) == ["known", "ok"]
+    assert (first(known).reward, new) == (-0.75, batch[1])
 
 
 def test_a_task_that_will_not_enter_the_book_makes_no_copy_of_a_later_batch(path: Path) -> None:
@@ -197,7 +199,7 @@ def test_what_is_not_learnable_is_paid_no_more(path: Path, rate: float) -> None:
 def test_copies_are_paid_as_copies(path: Path) -> None:
     config = a_config(intrinsic=DIVERSE)
     batch = [proposing(0, a_task("a", program="p")), proposing(1, a_task("b", program="p"))]
-    assert paid(settle(0, batch, config, TaskBook(path, [], config), ())) == [1.5, COPY_REWARD]
+    assert paid(settle(0, batch, config, TaskBook(path, [], config), ())) == [1.5, -0.5]
 
 
 def test_counts_are_those_before_the_batch(path: Path) -> None:

@@ -158,6 +158,20 @@ def test_an_induction_proposer_is_given_one_program_of_either_pair_type(path: Pa
     assert {task.type for (task,) in drawn} == {TaskType.DEDUCTION, TaskType.ABDUCTION}
 
 
+def test_an_induction_proposer_is_given_the_identity_only_where_there_is_nothing_else(path: Path) -> None:
+    book = TaskBook(path, SEEDS, Config())
+
+    def given_() -> set[str]:
+        return {book.references(random.Random(i), TaskType.INDUCTION, 1)[0].program for i in range(50)}
+
+    assert given_() == {a_task("seed").program}
+    book.add(1, [(1, a_task("i", TaskType.INDUCTION, program="r"), 0.5)])
+    assert given_() == {a_task("seed").program}  # which is no program to write inputs for
+    book.add(1, [(1, a_task("a", program="p"), 0.5), (2, a_task("b", TaskType.ABDUCTION, program="q"), 0.5)])
+    assert given_() == {a_task("a").program, a_task("b").program}
+    assert names(book) == {"seed", "a"}  # other proposers see it as before
+
+
 # -- what is new -------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +281,23 @@ def test_a_held_out_program_is_no_seed(path: Path) -> None:
     book = TaskBook(path, SEEDS, Config(), frozenset({"p"}))
     book.add_seeds([Seed(1, TaskType.DEDUCTION, "ok", a_task("a", program="p"))], 0)
     assert book.seeds == [] and book.seed_counts()[TaskType.DEDUCTION] == {"heldout": 1}
+
+
+def test_a_seed_that_the_book_holds_does_not_enter_again_though_any_proposal_may(path: Path) -> None:
+    book = TaskBook(path, SEEDS, a_config(novelty="off"))
+    twice, same_program = a_task("a", program="p"), a_task("b", program="p")
+    book.add_seeds([Seed(i, TaskType.DEDUCTION, "ok", t) for i, t in enumerate([twice, same_program, twice])], 0)
+    book.add_seeds([Seed(3, TaskType.DEDUCTION, "ok", twice)], 0)
+    assert book.seeds == [twice, same_program] and book.added[TaskType.DEDUCTION] == 3
+    assert book.seed_counts()[TaskType.DEDUCTION] == {"ok": 2, Status.KNOWN: 2}
+    assert said(book, twice) == "ok"
+
+
+def test_a_copy_is_measured_and_does_not_enter_again_whatever_the_rule(path: Path) -> None:
+    book = TaskBook(path, SEEDS, a_config(novelty="off"))
+    task = a_task("a", program="p")
+    assert [book.add(version, [(version, task, 0.5)]) for version in (1, 2)] == [1, 0]
+    assert book.sizes[TaskType.DEDUCTION] == 2
 
 
 texts = st.text(max_size=20)
