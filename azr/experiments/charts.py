@@ -40,7 +40,7 @@ def _accuracies(
             points = list(zip(curve.versions, curve.mean, strict=True))
             yield Line(points, COLOURS[0], 1.5, dashed=True, name=name)
     if forced is not None:
-        yield Line([(0, forced), (last, forced)], GREY, 1.5, dashed=True, name="base, thought forced")
+        yield Line([(0, forced), (last, forced)], GREY, 1.5, dashed=True, name="thought forced")
     for number, (name, result) in reversed(list(enumerate(cells.items()))):
         curve = result.curves.get(task_type)
         if curve is None:

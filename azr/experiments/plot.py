@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 WIDTH, HEIGHT, GAP, LEFT, TOP = 280, 220, 44, 48, 40
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # Okabe and Ito: told apart by the colour-blind
 GREY = "#767676"
+_ENTRY = 155  # width of a legend's entry, where there is room
 _LIGHT = "#dddddd"
 
 Points = Sequence[tuple[float, float]]
@@ -43,7 +44,7 @@ def svg(panels: Sequence[Panel], end: int, axis: str) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + "\n".join([*drawn, _legend(panels[0].lines)])
+        + "\n".join([*drawn, _legend(panels[0].lines, width - LEFT)])
         + "\n</svg>\n"
     )
 
@@ -63,11 +64,12 @@ def _panel(left: float, panel: Panel, end: int, axis: str) -> str:
     return "\n".join(parts)
 
 
-def _legend(lines: Sequence[Line]) -> str:
+def _legend(lines: Sequence[Line], width: float) -> str:
     y = TOP + HEIGHT + 52
     parts = []
-    for number, line in enumerate(line for line in reversed(lines) if line.name):
-        x = LEFT + number * 155
+    named = [line for line in reversed(lines) if line.name]
+    for number, line in enumerate(named):
+        x = LEFT + number * min(_ENTRY, width / len(named))
         parts.append(_line([(x, y - 4), (x + 24, y - 4)], line.colour, line.width, line.dashed))
         parts.append(_text(x + 30, y, line.name, "start", "black"))
     return "\n".join(parts)
