@@ -1,7 +1,7 @@
 """Jobs made of rows: programs that are known to run, and programs that never end.
 
-Copies of an input or an answer that differ in spaces only are different texts to the executor, so that nothing is run
-less often than it is asked.
+Copies of an input that differ in the spaces before it, and of an answer in those behind it, are different to the
+executor, so that nothing is run less often than it is asked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Case:
         return Task(kind, self.program, (self.given,), (self.output,), key="")
 
     def _inputs(self, count: int) -> tuple[str, ...]:
-        return tuple([self.given + " " * n for n in range(count)])
+        return tuple([" " * n + self.given for n in range(count)])
 
 
 def endless(number: int) -> Validate:
