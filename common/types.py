@@ -223,3 +223,4 @@ class Share:
 
     step: int
     micro_batches: tuple[MicroBatch, ...] = field(default=())
+    updates: tuple[int, ...] = field(default=())  # micro-batches of each optimiser step, in order; empty: one for all

@@ -79,11 +79,29 @@ def sequences(step: int, batch: Sequence[Group], algorithm: AlgorithmConfig, see
     return Trainable(rows, advantages.silent_streams, advantages.silent_tasks)
 
 
-def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[Share]:
+def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int, minibatches: int = 1) -> list[Share]:
     """One share per rank: micro-batches of at most `tokens` padded tokens, of like lengths, as many for each rank.
 
-    A sequence longer than `tokens` is a micro-batch of its own.
+    A sequence longer than `tokens` is a micro-batch of its own. `minibatches`: optimiser steps, fewer if there are
+    fewer sequences; each sequence is in one of them, with the weight and advantage it has in the whole batch.
     """
+    parts = [_packed(part, ranks, tokens) for part in deal(rows, minibatches)]
+    updates = tuple(len(part[0]) for part in parts) if len(parts) > 1 else ()
+    return [Share(step, tuple(batch for part in parts for batch in part[rank]), updates) for rank in range(ranks)]
+
+
+def deal(rows: Sequence[TrainSequence], parts: int) -> list[list[TrainSequence]]:
+    """Stream by stream, in lease order, one to each part in turn; no part is empty unless there are no rows.
+
+    The counts of two parts, in all and of each stream, differ by one at most, and the answers to one task are spread.
+    """
+    order = sorted(range(len(rows)), key=lambda i: (rows[i].sample.stream, i))
+    parts = max(1, min(parts, len(rows)))
+    return [[rows[i] for i in sorted(order[part::parts])] for part in range(parts)]
+
+
+def _packed(rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[list[MicroBatch]]:
+    """Micro-batches of each rank, equally many."""
     by_length = sorted(range(len(rows)), key=lambda i: (-rows[i].length, i))
     packs: list[list[TrainSequence]] = []
     for index in by_length:
@@ -103,7 +121,7 @@ def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int) ->
         loads[rank] += len(pack) * pack[0].length
     for batches in per_rank:
         batches += [micro_batch([])] * (rounds - len(batches))
-    return [Share(step, tuple(batches)) for batches in per_rank]
+    return per_rank
 
 
 def _halve_largest(packs: list[list[TrainSequence]]) -> None:

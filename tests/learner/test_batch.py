@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from common.config import AlgorithmConfig
 from common.types import STREAMS, Group, Kind, MicroBatch, Span
-from learner.batch import TrainSequence, micro_batch, sequences, shares, staleness
+from learner.batch import TrainSequence, deal, micro_batch, sequences, shares, staleness
 from tests.fakes.groups import a_group, a_sample
 
 P, S = Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION
@@ -193,3 +193,44 @@ def test_no_rank_idles_while_there_are_sequences_for_it(content: list[Group], ra
     rows = trained(content)
     busy = [sum(len(m.answer_lengths) > 0 for m in share.micro_batches) for share in shares(0, rows, ranks, tokens)]
     assert sum(count > 0 for count in busy) == min(len(rows), ranks)
+
+
+@given(groups, st.integers(1, 4), st.integers(1, 200), st.integers(2, 5))
+def test_minibatches_hold_every_sequence_once_with_its_weight(
+    content: list[Group], ranks: int, tokens: int, minibatches: int
+) -> None:
+    rows = trained(content)
+    dealt = shares(0, rows, ranks, tokens, minibatches)
+    assert len({share.updates for share in dealt}) == 1
+    assert len({len(share.micro_batches) for share in dealt}) == 1
+    updates = dealt[0].updates
+    assert len(updates) == (min(minibatches, len(rows)) if len(rows) > 1 else 0)
+    assert not updates or sum(updates) == len(dealt[0].micro_batches)
+    found = Counter(t for share in dealt for micro in share.micro_batches for t in tagged(micro))
+    assert found == Counter(tagged(micro_batch(rows)))
+    at = 0
+    for count in updates:
+        of_update = [m for share in dealt for m in share.micro_batches[at : at + count]]
+        assert sum(len(m.answer_lengths) for m in of_update) >= len(rows) // len(updates) > 0
+        at += count
+
+
+@given(groups, st.integers(1, 5))
+def test_parts_are_dealt_alike_in_all_and_of_each_stream(content: list[Group], parts: int) -> None:
+    rows = trained(content)
+    dealt = deal(rows, parts)
+    assert sorted(map(id, rows)) == sorted(id(row) for part in dealt for row in part)
+    for stream in {None, *(row.sample.stream for row in rows)}:
+        counts = [sum(stream in (None, row.sample.stream) for row in part) for part in dealt]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_one_minibatch_is_the_batch_as_it_was() -> None:
+    rows = trained(batch())
+    assert deal(rows, 1) == [rows]
+    assert shares(0, rows, ranks=2, tokens=10)[0].updates == ()
+
+
+def test_the_answers_to_a_task_are_spread_over_minibatches() -> None:
+    rows = trained([a_group(0, S, [a_sample(S, length=n) for n in (1, 2, 3, 4)]), a_group(8, S, [a_sample(S)] * 2)])
+    assert [[len(row.sample.tokens) for row in part] for part in deal(rows, 2)] == [[1, 3, 3], [2, 4, 3]]
