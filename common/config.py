@@ -21,6 +21,7 @@ from yaml import YAMLError
 from common.composite import CompositeConfig
 from common.config_keys import known, reason
 from common.errors import ConfigError
+from common.off_policy import OffPolicyConfig
 from common.types import STREAMS, TASK_TYPES, Kind, TaskType
 
 UNBOUNDED = -1  # staleness.eta: actors never wait for the learner
@@ -159,7 +160,7 @@ class ExecutorConfig:
 
 
 @dataclass(frozen=True)
-class LearnerConfig:
+class LearnerConfig(OffPolicyConfig):
     steps: int = 80
     ranks: int = 1
     zero_stage: int = 0
@@ -168,8 +169,6 @@ class LearnerConfig:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.0
     grad_clip: float = 1.0
-    loss: str = "ppo"  # ppo | reinforce
-    clip: float = 0.2
     micro_batch_tokens: int = 4096
     save_every: int = 20  # steps; the last step is always saved
     keep_checkpoints: int = 2
@@ -305,6 +304,7 @@ def check(config: Config) -> None:
             "executor.first_slice, cpu_limit and wall_limit must not decrease in this order",
         ),
         *config.composite.rules,
+        *config.learner.off_policy_rules,
     ]
     for holds, message in rules:
         if not holds:
@@ -332,7 +332,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "safety.on_flag": ("log", "drop", "stop"),
     "engine.kind": ("inprocess", "async"),
     "engine.kv_policy": ("recompute", "keep"),
-    "learner.loss": ("ppo", "reinforce"),
     "cluster.transport": ("auto", "ipc", "tcp"),
     "logging.view": ("auto", "live", "plain"),
     "logging.wandb": ("auto", "offline", "online", "disabled"),

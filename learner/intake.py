@@ -280,7 +280,7 @@ class Intake:
         batch = settle(step, batch, self._config, self.book, self._batches.values(), self._programs)
         rows = sequences(step, batch, self._config.algorithm, self._config.run.seed).rows
         self._batches[step] = batch
-        self._shares[step] = shares(step, rows, learner.ranks, learner.micro_batch_tokens)
+        self._shares[step] = shares(step, rows, learner.ranks, learner.micro_batch_tokens, learner.minibatches)
 
     def _answered(self, group: Group) -> None:
         """A group that no quota counts has come, or has failed."""

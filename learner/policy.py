@@ -31,7 +31,7 @@ class TokenScores(NamedTuple):
     """What the policy makes of N tokens, float32 [N] each, in nats."""
 
     logprobs: Tensor  # of the tokens, differentiable
-    entropy: Tensor  # of the distribution that each was drawn from, detached
+    entropy: Tensor  # of the distribution that each was drawn from; detached unless the policy says otherwise
 
 
 # (input_ids [S, L], positions [N], targets [N]) → scores [N]: a Policy, or what wraps one for training.
@@ -39,11 +39,15 @@ Scorer = Callable[[Tensor, Tensor, Tensor], TokenScores]
 
 
 class Policy(torch.nn.Module):
-    """Wraps `model`: one forward call yields scores of chosen tokens, never logits of all positions."""
+    """Wraps `model`: one forward call yields scores of chosen tokens, never logits of all positions.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    `entropy_gradient`: entropy is differentiable, too, which keeps a second [N, V] for the backward pass.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, entropy_gradient: bool = False) -> None:
         super().__init__()
         self.model = model
+        self.entropy_gradient = entropy_gradient
 
     def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> TokenScores:
         """Scores of `targets` [N], predicted at flat indices `positions` into rows [S, L]."""
@@ -51,7 +55,8 @@ class Policy(torch.nn.Module):
         chosen = hidden.flatten(0, 1).index_select(0, positions)
         logits: Tensor = self.model.get_output_embeddings()(chosen).float()
         logprobs = logits.log_softmax(-1)
-        return TokenScores(logprobs.gather(1, targets[:, None]).squeeze(1), entropy(logprobs.detach()))
+        spread = entropy(logprobs if self.entropy_gradient else logprobs.detach())
+        return TokenScores(logprobs.gather(1, targets[:, None]).squeeze(1), spread)
 
 
 def entropy(logprobs: Tensor) -> Tensor:
@@ -60,13 +65,13 @@ def entropy(logprobs: Tensor) -> Tensor:
     return -torch.cat([torch.linalg.vecdot(part.exp(), part) for part in torch.split(logprobs, rows)])
 
 
-def load_policy(folder: Path, dtype: torch.dtype = torch.float32) -> Policy:
+def load_policy(folder: Path, dtype: torch.dtype = torch.float32, *, entropy_gradient: bool = False) -> Policy:
     """Read a Hugging Face model folder. Raises PartFailed if no usable causal language model is in it."""
     if not (folder / "config.json").is_file():
         raise PartFailed("learner", f"no config.json in {folder}", hint="set model.path or model.build")
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
-    policy = Policy(model)
+    policy = Policy(model, entropy_gradient=entropy_gradient)
     _check_head(policy, folder)
     return policy
 

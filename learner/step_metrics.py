@@ -46,10 +46,11 @@ class StepMetrics:
         behaviour_logprobs: Tensor,
         staleness: Tensor,
         statistics: Mapping[str, Tensor],
+        fresh: Tensor,
         sequences: int,
     ) -> None:
-        """One micro-batch: weighted loss [], per-token values [N], staleness an integer. With `sequences` 0 it only
-        names the sums."""
+        """One micro-batch: weighted loss [], per-token values [N], staleness an integer. `fresh` [N] bool: tokens whose
+        sequence was sampled by the very weights that score it here. With `sequences` 0 it only names the sums."""
         new, old = logprobs.detach().double(), behaviour_logprobs.double()
         ratio = probability_ratio(new, old)
         tokens = {
@@ -58,13 +59,20 @@ class StepMetrics:
             "ratio_squared": ratio.square(),
             "kl": old - new,
             "surprisal": -new,
+            "log_ratio_mean": (new - old).abs(),
             **{name: value.double() for name, value in statistics.items()},
         }
         bucket = torch.bucketize(staleness, torch.tensor(_UP_TO, device=loss.device))
         member = (bucket[:, None] == torch.arange(len(BUCKETS), device=loss.device)) & (sequences > 0)  # [N, BUCKETS]
         for name, value in tokens.items():
             self._tokens[name] = self._tokens.get(name, 0.0) + value @ member.double()
-        for name, value in {"loss": loss.detach().double(), "sequences": torch.ones_like(new[0]) * sequences}.items():
+        whole = {
+            "loss": loss.detach().double(),
+            "sequences": torch.ones_like(new[0]) * sequences,
+            "fresh_tokens": fresh.double().sum(),
+            "mismatch": (new - old).abs() @ fresh.double(),
+        }
+        for name, value in whole.items():
             self._whole[name] = self._whole.get(name, 0.0) + (value if sequences else value * 0.0)
         peaks = torch.stack([ratio, (new - old).abs()])[:, :, None].where(member, 0.0).amax(1)
         self._peaks = peaks if self._peaks is None else self._peaks.maximum(peaks)
@@ -83,6 +91,7 @@ class StepMetrics:
         peaks = most[: self._peaks.numel()].view_as(self._peaks)
         out = _figures({name: float(value.sum()) for name, value in by_bucket.items()}, peaks.amax(1))
         out |= dict(zip(self._whole, sums[count:].tolist(), strict=True))
+        out["mismatch"] /= max(out["fresh_tokens"], 1.0)
         phases = most[self._peaks.numel() :].tolist()
         out |= {f"seconds_{phase}": value for phase, value in zip(self._seconds, phases, strict=True)}
         for i, bucket in enumerate(BUCKETS):

@@ -1,8 +1,9 @@
 """One trainer rank: trains batches, scores sequences, hands out weights and writes checkpoints.
 
 Invariants: `step` applies the gradient of Σ over all micro-batches of all ranks of Σ_s weights[s] · Σ_t
-loss_t, whatever the division into micro-batches and ranks; the learning rate depends on the number of the
-batch alone; with one torch thread equal shares give bit-equal metrics and weights.
+loss_t, whatever the division into micro-batches and ranks, at once or, by `Share.updates`, in several optimiser steps;
+the learning rate depends on the number of the batch alone; with one torch thread equal shares give bit-equal metrics
+and weights.
 All methods but `close` are collective: every rank calls them in the same order, `step` with equally many
 micro-batches.
 Not guaranteed: a rank that dies inside a collective leaves the others waiting until
@@ -15,6 +16,7 @@ import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import deepspeed
@@ -28,23 +30,11 @@ from common.config import Config, LearnerConfig
 from common.errors import ConfigError, PartFailed
 from common.types import Float32Array, Int32Array, MicroBatch, Share
 from learner import checkpoint, policy
-from learner.loss import LOSSES
+from learner.objective import PADDING, Objective
 from learner.step_metrics import StepMetrics
 from learner.zero import Zero, skip_shared_memory_op
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-
-# Stands in for an empty micro-batch: its weight, and so its gradient, is 0, yet it runs every collective and
-# gives every parameter a gradient.
-PADDING = MicroBatch(
-    tokens=np.zeros(2, np.int32),
-    prompt_lengths=np.ones(1, np.int32),
-    answer_lengths=np.ones(1, np.int32),
-    logprobs=np.zeros(1, np.float32),
-    staleness=np.zeros(1, np.int32),
-    advantages=np.zeros(1, np.float32),
-    weights=np.zeros(1, np.float32),
-)
 
 
 def learning_rate(settings: LearnerConfig, step: int) -> float:
@@ -72,34 +62,38 @@ class Trainer:
         if config.model.dtype != "float32":
             raise ConfigError(f"model.dtype is {config.model.dtype}: the learner trains in float32")
         self.config, self.rank, self.world, self.folder = config, rank, world, folder
-        self.loss = LOSSES[config.learner.loss]
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
         _join(rank, world, master)
         self.zero = self._build(Path(config.model.path)) if start is None else self._restored(folder / start)
+        self.objective = Objective(config.learner, Path(config.model.path), self.zero.device)
 
     def step(self, share: Share) -> dict[str, float]:
         """Train one batch, of which `share` is this rank's part. Returns metrics of the whole batch.
 
-        loss; grad_norm (before clipping); lr; sequences; seconds_forward, seconds_backward and seconds_update, of the
-        slowest rank. Over answer tokens: tokens (how many), entropy (of the trained policy, nats per token),
-        surprisal (−log-prob, nats; estimates the entropy where on-policy), ratio_mean, ratio_max (trained over
-        behaviour probability), log_ratio_max (largest |log ratio|, unbounded), kl (k1 estimate of behaviour from
-        trained policy, nats), effective_sample_size (Σr)² / (N Σr²), a share of tokens, 0–1, and the loss's own
-        statistics (`clipped`, a share). The same over the tokens of each staleness that occurs, as
-        staleness_BUCKET/NAME. PartFailed if the loss or its gradient is not finite.
+        loss; grad_norm (before clipping; the largest of the optimiser steps); lr; updates (optimiser steps);
+        sequences; seconds_forward, seconds_backward and seconds_update, of the slowest rank. Over answer tokens: tokens
+        (how many), entropy (of the trained policy, nats per token), surprisal (−log-prob, nats; estimates the entropy
+        where on-policy), ratio_mean, ratio_max (trained over behaviour probability), log_ratio_mean, log_ratio_max (of
+        |log ratio|, unbounded), kl (k1 estimate of behaviour from trained policy, nats), effective_sample_size
+        (Σr)² / (N Σr²), a share of tokens, 0–1, kl_reference if there is a reference, and the loss's own statistics
+        (`clipped`, `masked`, `truncated`: shares). The same over the tokens of each staleness that occurs, as
+        staleness_BUCKET/NAME. mismatch: log_ratio_mean of sequences wholly sampled by the weights that the step began
+        with, before it changes them, fresh_tokens of them. PartFailed if the loss or its gradient is not finite.
         """
         metrics = StepMetrics()
-        batches = share.micro_batches or (PADDING,)
+        updates = _updates(share)
         lr = learning_rate(self.config.learner, share.step)
-        with metrics.timed("backward"), self.zero.accumulation():
-            for i, batch in enumerate(batches):
-                with metrics.timed("forward"):
-                    loss = self._loss(self.zero, batch, metrics)
-                self.zero.backward(loss, last=i + 1 == len(batches))
-        with metrics.timed("update"):
-            grad_norm = self.zero.step(lr)
-        values = {**metrics.reduced(), "grad_norm": grad_norm, "lr": lr}
+        anchors: Sequence[Sequence[Tensor | None]] = [[None] * len(batches) for batches in updates]
+        if len(updates) > 1:
+            with metrics.timed("forward"):
+                anchors = self.objective.proximal(self.zero, updates)
+        norms = [
+            self._update(batches, of_batch, lr, metrics, moved=number > 0)
+            for number, (batches, of_batch) in enumerate(zip(updates, anchors, strict=True))
+        ]
+        grad_norm = float(np.max(norms))
+        values = {**metrics.reduced(), "grad_norm": grad_norm, "lr": lr, "updates": len(updates)}
         if not np.isfinite([values["loss"], grad_norm]).all():
             raise PartFailed(
                 f"trainer rank {self.rank}",
@@ -146,7 +140,9 @@ class Trainer:
             dist.destroy_process_group()
 
     def _build(self, model: Path) -> Zero:
-        return Zero(policy.load_policy(model), self.config.learner, world=self.world)
+        settings = self.config.learner
+        trained = policy.load_policy(model, entropy_gradient=settings.entropy_bonus > 0)
+        return Zero(trained, settings, world=self.world)
 
     def _restored(self, folder: Path) -> Zero:
         steps = checkpoint.read_manifest(folder)
@@ -154,28 +150,37 @@ class Trainer:
         if steps:
             # AdamW has no moments to set before a step; one without gradient at rate 0 moves no weight.
             with zero.accumulation():
-                zero.backward(self._loss(zero, PADDING, StepMetrics()), last=True)
+                zero.backward(policy.answer_scores(zero, PADDING, zero.device).logprobs.sum() * 0.0, last=True)
             zero.step(0.0)
             for moments in checkpoint.read_moments(folder):
                 zero.restore_moments(moments)
             zero.updates = steps
         return zero
 
-    def _loss(self, zero: Zero, batch: MicroBatch, metrics: StepMetrics) -> Tensor:
-        empty = batch is PADDING or len(batch.answer_lengths) == 0
-        batch = PADDING if empty else batch
-        device = zero.device
-        behaviour = torch.tensor(batch.logprobs, device=device)
-        lengths = torch.tensor(batch.answer_lengths, dtype=torch.long, device=device)
-        advantages = torch.tensor(batch.advantages, device=device).repeat_interleave(lengths)
-        weights = torch.tensor(batch.weights, device=device).repeat_interleave(lengths)
-        staleness = torch.tensor(batch.staleness, device=device)
-        logprobs, entropy = policy.answer_scores(zero, batch, device)
-        token = self.loss(logprobs, behaviour, advantages, clip=self.config.learner.clip)
-        loss = (weights * token.loss).sum()
-        statistics = {"entropy": entropy, **token.statistics}
-        metrics.add(loss, logprobs, behaviour, staleness, statistics, 0 if empty else len(lengths))
-        return loss
+    def _update(
+        self,
+        batches: Sequence[MicroBatch],
+        anchors: Sequence[Tensor | None],
+        lr: float,
+        metrics: StepMetrics,
+        *,
+        moved: bool,
+    ) -> float:
+        """One optimiser step; its gradient norm before clipping."""
+        with metrics.timed("backward"), self.zero.accumulation():
+            for i, (batch, anchor) in enumerate(zip(batches, anchors, strict=True)):
+                with metrics.timed("forward"):
+                    loss = self.objective(self.zero, batch, anchor, metrics, moved=moved)
+                self.zero.backward(loss, last=i + 1 == len(batches))
+        with metrics.timed("update"):
+            return self.zero.step(lr)
+
+
+def _updates(share: Share) -> list[tuple[MicroBatch, ...]]:
+    """The micro-batches of each optimiser step."""
+    batches = share.micro_batches or (PADDING,)
+    ends = accumulate(share.updates or (len(batches),), initial=0)
+    return [batches[begin:end] for begin, end in pairwise(ends)]
 
 
 def _join(rank: int, world: int, master: tuple[str, int]) -> None:

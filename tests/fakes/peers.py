@@ -22,13 +22,15 @@ LOGPROBS = (np.array([-1.0], dtype=np.float32),)
 SEEDS = [a_task("seed", task_type) for task_type in TASK_TYPES]
 
 
-def small(*, steps: int = 3, eta: int = 1, save_every: int = 0, incarnation: int = 0, ranks: int = 1) -> Config:
+def small(
+    *, steps: int = 3, eta: int = 1, save_every: int = 0, incarnation: int = 0, ranks: int = 1, minibatches: int = 1
+) -> Config:
     """One group of each kind in a batch, two answers in each group."""
     return Config(
         run=RunConfig(incarnation=incarnation),
         algorithm=AlgorithmConfig(proposals=1, solves=1, samples=2, solve_samples=2),
         staleness=StalenessConfig(eta=eta, lease_timeout=10.0),
-        learner=LearnerConfig(steps=steps, save_every=save_every, ranks=ranks),
+        learner=LearnerConfig(steps=steps, save_every=save_every, ranks=ranks, minibatches=minibatches),
         eval=EvalConfig(),
     )
 

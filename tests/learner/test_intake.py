@@ -90,6 +90,15 @@ async def test_every_rank_gets_its_share_of_the_same_step(stages: Setter) -> Non
     assert sum(len(b.answer_lengths) for s in shares if s for b in s.micro_batches) == 15
 
 
+async def test_a_share_says_where_its_optimiser_steps_end(stages: Setter) -> None:
+    stage = await running(stages, minibatches=4)
+    await stage.fulfil(await stage.lease())
+    share = (await stage.share(0)).share
+    assert share is not None and len(share.updates) == 4
+    sizes = iter(len(batch.answer_lengths) for batch in share.micro_batches)
+    assert sorted(sum(next(sizes) for _ in range(count)) for count in share.updates) == [3, 4, 4, 4]
+
+
 async def test_a_repeated_delivery_is_acknowledged_and_counted_once(stages: Setter) -> None:
     stage = await running(stages)
     lease, *_ = await stage.lease(capacity=1)

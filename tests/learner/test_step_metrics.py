@@ -29,7 +29,7 @@ def add(metrics: StepMetrics, ratios: list[float], ages: list[int], clipped: lis
     old = torch.full((len(ratios),), math.log(0.25))
     now = old + torch.tensor(ratios).log()
     staleness = torch.tensor(ages, dtype=torch.int32)
-    metrics.add(torch.tensor(0.5), now, old, staleness, {"clipped": torch.tensor(clipped)}, sequences)
+    metrics.add(torch.tensor(0.5), now, old, staleness, {"clipped": torch.tensor(clipped)}, staleness == 0, sequences)
 
 
 def test_by_hand() -> None:
@@ -41,6 +41,7 @@ def test_by_hand() -> None:
     expected = {
         "loss": 1.0, "sequences": 3.0, "tokens": 4.0, "clipped": 0.25, "ratio_mean": 1.0, "ratio_max": 2.0,
         "log_ratio_max": math.log(2), "effective_sample_size": 16 / 22, "kl": math.log(2) / 4,
+        "log_ratio_mean": 0.75 * math.log(2), "mismatch": 0.0, "fresh_tokens": 1.0,
         "surprisal": -math.log(0.25) + math.log(2) / 4,
         "staleness_0/ratio_mean": 1.0, "staleness_0/log_ratio_max": 0.0, "staleness_0/effective_sample_size": 1.0,
         # ratios 2 and ½: mean 1¼, 6¼ / (2 · 4¼)
@@ -72,6 +73,18 @@ def test_a_padding_micro_batch_names_the_sums_and_changes_none() -> None:
     add(idle, [4.0], [0], [1.0], sequences=0)
     found = idle.reduced()
     assert (found["tokens"], found["sequences"], found["loss"], found["ratio_max"]) == (0.0, 0.0, 0.0, 0.0)
+
+
+def test_mismatch_is_of_fresh_tokens_alone() -> None:
+    metrics = StepMetrics()
+    add(metrics, [2.0, 4.0, 1.0], [0, 1, 0], [0.0, 0.0, 0.0])
+    found = metrics.reduced()
+    assert found["fresh_tokens"] == 2.0
+    assert found["mismatch"] == pytest.approx(math.log(2) / 2)
+    assert found["staleness_1/log_ratio_mean"] == pytest.approx(2 * math.log(2))
+    stale = StepMetrics()
+    add(stale, [2.0], [1], [0.0])
+    assert stale.reduced()["mismatch"] == 0.0
 
 
 def test_entropy_by_hand_and_in_parts() -> None:

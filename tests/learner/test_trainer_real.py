@@ -215,7 +215,10 @@ def _rank(
 
 
 def train(trainer: Trainer, division: str, start: int, stop: int) -> Outcome:
-    shares = [shares_of(step, DIVISIONS[division])[trainer.rank] for step in range(start, stop)]
+    return train_shares(trainer, [shares_of(step, DIVISIONS[division])[trainer.rank] for step in range(start, stop)])
+
+
+def train_shares(trainer: Trainer, shares: list[Share]) -> Outcome:
     metrics = [trainer.step(share) for share in shares]
     weights = {name: tensor.numpy() for name, tensor in trainer.snapshot()}
     moments = {name: tensor.numpy() for bucket in trainer.zero.moments() for name, tensor in bucket}

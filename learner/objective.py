@@ -1,0 +1,96 @@
+"""From a micro-batch to the number whose gradient is taken: losses of tokens, entropy bonus, KL to the first weights.
+
+Invariants: with `entropy_bonus` and `kl` 0 the loss is the weighted sum of the token losses and nothing else is
+computed, nor a reference loaded. All but the construction is collective where the scorer's forward pass is.
+Not covered: a reference divided over ranks; each holds a whole one, in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.config import LearnerConfig
+from common.off_policy import ANCHORED
+from common.types import MicroBatch
+from learner import policy
+from learner.loss import LOSSES, Tokens, interpolated, kl_k3
+from learner.step_metrics import StepMetrics
+
+# Stands in for an empty micro-batch: its weight, and so its gradient, is 0, yet it runs every collective and
+# gives every parameter a gradient.
+PADDING = MicroBatch(
+    tokens=np.zeros(2, np.int32),
+    prompt_lengths=np.ones(1, np.int32),
+    answer_lengths=np.ones(1, np.int32),
+    logprobs=np.zeros(1, np.float32),
+    staleness=np.zeros(1, np.int32),
+    advantages=np.zeros(1, np.float32),
+    weights=np.zeros(1, np.float32),
+)
+
+
+class Objective:
+    """The loss of `settings`. `first`: folder of the model that the run began with, whatever it resumes from."""
+
+    def __init__(self, settings: LearnerConfig, first: Path, device: torch.device) -> None:
+        self.settings = settings
+        self.device = device
+        self.loss = LOSSES[settings.loss]
+        self._recomputes = settings.loss in ANCHORED and settings.proximal == "recompute"
+        self._interpolates = settings.loss in ANCHORED and settings.proximal == "interpolate"
+        self.reference = policy.load_policy(first).requires_grad_(False).to(device) if settings.kl else None
+
+    def proximal(self, scorer: policy.Scorer, updates: Sequence[Sequence[MicroBatch]]) -> list[list[Tensor | None]]:
+        """Log-probs [Σ answer] under the weights as they are, for each micro-batch of each optimiser step of a batch;
+        None where nobody needs them, or where they will be those of the training pass itself: in the first step."""
+        anchors: list[list[Tensor | None]] = []
+        for number, batches in enumerate(updates):
+            if number == 0 or not self._recomputes:
+                anchors.append([None] * len(batches))
+                continue
+            with torch.no_grad():
+                anchors.append([policy.answer_scores(scorer, padded(b), self.device).logprobs for b in batches])
+        return anchors
+
+    def __call__(
+        self, scorer: policy.Scorer, batch: MicroBatch, anchor: Tensor | None, metrics: StepMetrics, *, moved: bool
+    ) -> Tensor:
+        """The loss [] of one micro-batch, whose figures go to `metrics`. `anchor`: what `proximal` gave for it.
+        `moved`: the weights are no longer those that the step began with."""
+        empty = batch is PADDING or len(batch.answer_lengths) == 0
+        batch = padded(batch)
+        device = self.device
+        behaviour = torch.tensor(batch.logprobs, device=device)
+        lengths = torch.tensor(batch.answer_lengths, dtype=torch.long, device=device)
+        advantages = torch.tensor(batch.advantages, device=device).repeat_interleave(lengths)
+        weights = torch.tensor(batch.weights, device=device).repeat_interleave(lengths)
+        staleness = torch.tensor(batch.staleness, device=device)
+        logprobs, entropy = policy.answer_scores(scorer, batch, device)
+        if self._interpolates:
+            anchor = interpolated(logprobs, behaviour, staleness)
+        tokens = Tokens(logprobs, behaviour, logprobs.detach() if anchor is None else anchor, advantages, lengths)
+        losses, statistics = self.loss(tokens, self.settings)
+        statistics = {"entropy": entropy.detach(), **statistics}
+        if self.settings.entropy_bonus:
+            losses = losses - self.settings.entropy_bonus * entropy
+        if self.reference is not None:
+            with torch.no_grad():
+                reference = policy.answer_scores(self.reference, batch, device).logprobs
+            divergence = kl_k3(logprobs, reference)
+            losses = losses + self.settings.kl * divergence
+            statistics["kl_reference"] = divergence.detach()
+        loss = (weights * losses).sum()
+        oldest = torch.segment_reduce(staleness.double(), "max", lengths=lengths, unsafe=True)
+        fresh = (oldest == 0).repeat_interleave(lengths) & (not moved)
+        metrics.add(loss, logprobs, behaviour, staleness, statistics, fresh, 0 if empty else len(lengths))
+        return loss
+
+
+def padded(batch: MicroBatch) -> MicroBatch:
+    """`batch`, or what stands in for it if it is empty."""
+    return batch if len(batch.answer_lengths) else PADDING
