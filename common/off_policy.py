@@ -1,4 +1,4 @@
-"""Settings of the loss: which one, its few numbers, and how often a batch is stepped on.
+"""Settings of the loss: which one, its few numbers, how often a batch is stepped on, and when drift warns or stops.
 
 They are keys of `learner`. What each loss does with its numbers stands in learner/loss.py; only those of the loss that
 is chosen act.
@@ -30,6 +30,10 @@ class OffPolicyConfig:
     minibatches: int = 1  # optimiser steps per batch
     entropy_bonus: float = 0.0  # per token and nat; the paper: 0.001
     kl: float = 0.0  # weight of the KL divergence to the first weights; 0: no reference model is loaded
+    warn_mismatch: float = 0.05  # mean |log ratio| on tokens of the step's own weights, nats, that is logged; 0: never
+    stop_mismatch: float = 0.0  # that ends the run; 0: never
+    warn_ess: float = 0.5  # effective sample size of a batch, a share of its tokens, below which it is logged
+    stop_ess: float = 0.0  # below which the run ends
 
     @property
     def off_policy_rules(self) -> list[tuple[bool, str]]:
@@ -55,4 +59,12 @@ class OffPolicyConfig:
             ),
             (self.minibatches >= 1, "learner.minibatches must be at least 1"),
             (min(self.entropy_bonus, self.kl) >= 0, "learner.entropy_bonus and kl must be at least 0 (0: off)"),
+            (
+                min(self.warn_mismatch, self.stop_mismatch) >= 0,
+                "learner.warn_mismatch and stop_mismatch must be at least 0 nats (0: never)",
+            ),
+            (
+                min(self.warn_ess, self.stop_ess) >= 0 and max(self.warn_ess, self.stop_ess) <= 1,
+                "learner.warn_ess and stop_ess are shares of tokens, 0 (never) to 1",
+            ),
         ]

@@ -12,6 +12,7 @@ COLLECTIVE_TIMEOUT; whoever placed the ranks watches them and stops the rest.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -30,11 +31,13 @@ from common.config import Config, LearnerConfig
 from common.errors import ConfigError, PartFailed
 from common.types import Float32Array, Int32Array, MicroBatch, Share
 from learner import checkpoint, policy
+from learner.drift import DriftWatch
 from learner.objective import PADDING, Objective
 from learner.step_metrics import StepMetrics
 from learner.zero import Zero, skip_shared_memory_op
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+log = logging.getLogger(__name__)
 
 
 def learning_rate(settings: LearnerConfig, step: int) -> float:
@@ -62,6 +65,7 @@ class Trainer:
         if config.model.dtype != "float32":
             raise ConfigError(f"model.dtype is {config.model.dtype}: the learner trains in float32")
         self.config, self.rank, self.world, self.folder = config, rank, world, folder
+        self.drift = DriftWatch(config.learner, f"trainer rank {rank}")
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
         _join(rank, world, master)
@@ -79,7 +83,8 @@ class Trainer:
         (Σr)² / (N Σr²), a share of tokens, 0–1, kl_reference if there is a reference, and the loss's own statistics
         (`clipped`, `masked`, `truncated`: shares). The same over the tokens of each staleness that occurs, as
         staleness_BUCKET/NAME. mismatch: log_ratio_mean of sequences wholly sampled by the weights that the step began
-        with, before it changes them, fresh_tokens of them. PartFailed if the loss or its gradient is not finite.
+        with, before it changes them, fresh_tokens of them. PartFailed if the loss or its gradient is not finite, or a
+        figure of learner/drift.py is over its limit.
         """
         metrics = StepMetrics()
         updates = _updates(share)
@@ -100,6 +105,9 @@ class Trainer:
                 f"step {share.step}: loss {values['loss']}, gradient norm {grad_norm}",
                 hint="a smaller learner.lr; the last checkpoint is untouched",
             )
+        for warning in self.drift.check(share.step, values):
+            if self.rank == 0:
+                log.warning("%s", warning)
         return values
 
     def score(self, sequences: Sequence[Int32Array]) -> list[Float32Array]:

@@ -27,6 +27,9 @@ def test_every_loss_can_be_chosen(loss: str) -> None:
         "learner.minibatches=0",
         "learner.entropy_bonus=-0.001",
         "learner.kl=-1",
+        "learner.stop_mismatch=-1",
+        "learner.warn_ess=1.5",
+        "learner.stop_ess=-0.1",
     ],
 )
 def test_what_cannot_be_is_refused_by_name(override: str) -> None:

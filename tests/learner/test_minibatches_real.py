@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from common.config import Config, LearnerConfig
+from common.errors import PartFailed
 from common.types import MicroBatch, Share
 from learner import policy
 from learner.objective import Objective
@@ -201,3 +202,14 @@ def test_the_proximal_policy_of_the_first_step_costs_no_forward_pass(model: Path
     ((recomputed, straight),) = run_ranks(anchors, settings_for(model, 0, loss="tis"), 1, tmp_path, "1")
     assert [a is None for a in recomputed] == [True, True, False, False, False, False]
     assert all(np.array_equal(a, b) for a, b in zip(recomputed[2:], straight[2:], strict=True))
+
+
+def stopped(trainer: Trainer) -> str:
+    with pytest.raises(PartFailed) as failure:
+        trainer.step(Share(0, (micro_batch(batch_of(0)),)))
+    return str(failure.value)
+
+
+def test_samples_too_far_from_the_policy_end_the_run(model: Path, tmp_path: Path) -> None:
+    (told,) = run_ranks(stopped, settings_for(model, 0, stop_mismatch=0.01), 1, tmp_path)
+    assert told.startswith("trainer rank 0: step 0: mismatch of") and "try: " in told
