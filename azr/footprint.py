@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from azr.memory import GIB, WIDTHS, snapshots, staged, states, update
+from azr.memory import GIB, WIDTHS, entropy, reference, snapshots, staged, states, update
 from azr.model_folder import Shape
 from common.config import Config
 
@@ -116,7 +116,9 @@ def trainer_memory(config: Config, shape: Shape) -> int:
     per_token = _ACTIVATIONS * shape.layers * shape.hidden + _LOGITS * shape.vocabulary
     sizes = (shape.parameters, learner.zero_stage, learner.ranks, NUMBER)
     backward = learner.micro_batch_tokens * per_token * NUMBER
-    return TRAINER + sum(term.bytes for term in states(*sizes)) + max(backward, update(*sizes)[0]) + push
+    backward += sum(term.bytes for term in entropy(shape, learner.micro_batch_tokens, learner.entropy_bonus))
+    held = (*states(*sizes), *reference(shape.parameters, learner.kl))
+    return TRAINER + sum(term.bytes for term in held) + max(backward, update(*sizes)[0]) + push
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:

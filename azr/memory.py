@@ -13,7 +13,9 @@ micro-batch, h the hidden size, I the feed-forward width, H and K the heads of q
   projections, queries, keys, values, attention output and MLP; 4H for the softmax's normaliser. With checkpointing
   (Chen et al., arXiv 1604.06174) the input of every layer, wh, and all of one layer.
 * Logits: learner/policy.py takes the softmax in float32 at the answer tokens, at most all n. Log-probs, their gradient
-  and that of the logits are there at once: 12 bytes per token and entry of the vocabulary.
+  and that of the logits are there at once: 12 bytes per token and entry of the vocabulary; with learner.entropy_bonus
+  the probabilities as well, 4.
+* learner.kl: each rank holds the first weights whole, in float32.
 * KV cache: 2wKd bytes per token and layer (Kwon et al., arXiv 2309.06180, section 3, with K heads for H).
 
 Allowances, not computed: GPU_RESERVE and ENGINE_RESERVE. Not covered: tensor parallelism, offload, quantisation.
@@ -33,6 +35,7 @@ MASTER = 4
 MOMENTS = 8
 LIVE = 1_000_000_000  # parameters gathered at once in stage 3: DeepSpeed's default of stage3_max_live_parameters
 SOFTMAX = 12
+PROBABILITIES = 4
 GPU_RESERVE = 2 * GIB  # CUDA's context, buckets and other buffers of communication, fragmentation
 ENGINE_RESERVE = 4 * GIB  # the same, CUDA graphs, activations of a prefill, logits of the sampler
 VERSIONS = 3  # that the publisher keeps (learner/publisher.py, KEPT)
@@ -74,7 +77,11 @@ def learner(config: Config, model: Architecture, *, checkpointing: bool) -> Need
     return Need(
         "learner",
         ranks,
-        (*states(shape.parameters, stage, ranks, width), Term("reserve", GPU_RESERVE, "an allowance")),
+        (
+            *states(shape.parameters, stage, ranks, width),
+            *reference(shape.parameters, settings.kl),
+            Term("reserve", GPU_RESERVE, "an allowance"),
+        ),
         (
             Term(
                 "activations",
@@ -82,6 +89,7 @@ def learner(config: Config, model: Architecture, *, checkpointing: bool) -> Need
                 f"{tokens:,} tokens, {shape.layers} layers of {layer_bytes(model, width):,} B a token, {how}",
             ),
             Term("logits", logits(shape, tokens), f"{SOFTMAX} B x {tokens:,} tokens x {shape.vocabulary:,}"),
+            *entropy(shape, tokens, settings.entropy_bonus),
         ),
         (Term("update", *update(shape.parameters, stage, ranks, width)),),
     )
@@ -146,6 +154,18 @@ def activations(model: Architecture, tokens: int, width: int, *, checkpointing: 
 def logits(shape: Shape, tokens: int) -> int:
     """Peak bytes of the softmax over the vocabulary at `tokens` answer tokens and of its gradient."""
     return SOFTMAX * tokens * shape.vocabulary
+
+
+def entropy(shape: Shape, tokens: int, bonus: float) -> tuple[Term, ...]:
+    """What the gradient of the entropy keeps besides; nothing without an entropy bonus."""
+    size = PROBABILITIES * tokens * shape.vocabulary
+    formula = f"{PROBABILITIES} B x {tokens:,} tokens x {shape.vocabulary:,}"
+    return (Term("entropy", size, formula),) if bonus else ()
+
+
+def reference(parameters: int, kl: float) -> tuple[Term, ...]:
+    """The first weights, for the KL divergence to them; nothing without."""
+    return (Term("reference", MASTER * parameters, f"{MASTER} B x {parameters:,}"),) if kl else ()
 
 
 def sequences(config: Config, shape: Shape, width: int) -> int:

@@ -200,6 +200,13 @@ def test_a_given_cluster_must_answer_and_frees_this_machine_of_judgement() -> No
     assert "host:port" in texts(examine(tiny("cluster.address=here"), small), fatal=True)[0]
 
 
+def test_on_the_cpu_too_entropy_bonus_and_kl_cost_memory() -> None:
+    plain = trainer_memory(tiny(), TINY)
+    assert trainer_memory(tiny("learner.kl=0.1"), TINY) - plain == 4 * TINY.parameters
+    bonus = trainer_memory(tiny("learner.entropy_bonus=0.1"), TINY) - plain
+    assert bonus == 4 * tiny().learner.micro_batch_tokens * TINY.vocabulary
+
+
 def test_zero_stages_and_ranks_divide_the_states_of_a_large_model() -> None:
     large = dataclasses.replace(TINY, parameters=3_000_000_000)
     base = trainer_memory(tiny("learner.micro_batch_tokens=1"), dataclasses.replace(TINY, parameters=0))

@@ -157,6 +157,20 @@ def test_a_learner_is_made_ready_for_the_longest_micro_batch() -> None:
     }
 
 
+def test_entropy_bonus_and_kl_cost_probabilities_and_the_first_weights() -> None:
+    config = half("learner.micro_batch_tokens=300", "engine.max_model_len=300", "learner.entropy_bonus=0.001")
+    plain = learner(half("learner.micro_batch_tokens=300", "engine.max_model_len=300"), HALF, checkpointing=False)
+    need = learner(config, HALF, checkpointing=False)
+    assert need.standing == plain.standing
+    assert {term.name: term.bytes for term in need.backward if term not in plain.backward} == {
+        "entropy": 4 * 300 * 151_936
+    }
+    need = learner(half("learner.kl=0.01", "engine.max_model_len=300"), HALF, checkpointing=False)
+    assert {term.name: term.bytes for term in need.standing if term not in plain.standing} == {
+        "reference": 4 * 494_032_768
+    }
+
+
 def test_phases_exclude_each_other() -> None:
     standing, small, large = Term("a", 1, ""), Term("b", 2, ""), Term("c", 5, "")
     assert Need("x", 1, (standing,), backward=(small,), update=(large,)).total == 6
