@@ -22,9 +22,8 @@ from common.composite import CompositeConfig
 from common.config_keys import known, reason
 from common.errors import ConfigError
 from common.off_policy import OffPolicyConfig
+from common.staleness import StalenessConfig
 from common.types import STREAMS, TASK_TYPES, Kind, TaskType
-
-UNBOUNDED = -1  # staleness.eta: actors never wait for the learner
 
 
 @dataclass(frozen=True)
@@ -118,13 +117,6 @@ class IntrinsicConfig:
 @dataclass(frozen=True)
 class SafetyConfig:
     on_flag: str = "log"  # a thought that speaks of deceiving people: log | drop (do not train its group) | stop
-
-
-@dataclass(frozen=True)
-class StalenessConfig:
-    eta: int = 2  # batches that generation may run ahead of training; -1: unbounded
-    max_staleness: int = -1  # -1: 0 if eta is 0, else 2 * eta
-    lease_timeout: float = 120.0  # seconds without renewal after which a lease is granted again
 
 
 @dataclass(frozen=True)
@@ -224,13 +216,6 @@ class Config:
     logging: LoggingConfig = field(default_factory=LoggingConfig)
 
     @property
-    def max_staleness(self) -> int:
-        """Batches a group may lag behind the step that trains it (docs/design.md, admission)."""
-        if self.staleness.max_staleness >= 0:
-            return self.staleness.max_staleness
-        return 2 * self.staleness.eta if self.staleness.eta > 0 else 0 if self.staleness.eta == 0 else 1 << 30
-
-    @property
     def digest(self) -> str:
         """Equal for two processes exactly when they run the same configuration."""
         return hashlib.blake2b(to_yaml(self).encode(), digest_size=8).hexdigest()
@@ -293,7 +278,6 @@ def check(config: Config) -> None:
             all(word.strip() for word in config.environment.error_banned),
             "environment.error_banned has an empty word, which every program holds; [] bans nothing",
         ),
-        (config.staleness.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
         (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
         (
             not config.eval.forced or config.environment.prompts == "compact",
@@ -303,6 +287,7 @@ def check(config: Config) -> None:
             config.executor.first_slice <= config.executor.cpu_limit <= config.executor.wall_limit,
             "executor.first_slice, cpu_limit and wall_limit must not decrease in this order",
         ),
+        *config.staleness.rules,
         *config.composite.rules,
         *config.learner.off_policy_rules,
     ]
@@ -349,7 +334,6 @@ _LEAST: dict[str, tuple[float, str]] = {
     "algorithm.solves": (0, ""),
     "algorithm.samples": (2, ": a solve rate needs several answers"),
     "algorithm.solve_samples": (1, ""),
-    "staleness.lease_timeout": (1, " second"),
     "engine.actors": (1, ""),
     "engine.max_num_seqs": (1, ""),
     "engine.max_model_len": (2, ""),

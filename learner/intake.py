@@ -31,6 +31,7 @@ from learner.figures import of_book, of_pushes, step_row
 from learner.group_check import require_consistent
 from learner.intrinsic import Programs
 from learner.journal import Journal
+from learner.lease_desk import LeaseDesk
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
 from learner.resume_point import record_checkpoint
@@ -77,7 +78,7 @@ class Intake:
         self.leases = LeaseLedger(folder / "tasks.sqlite", config.run.incarnation)
         self._maker = LeaseMaker(config, self.book)
         lag = config.staleness
-        limits = Limits(lag.eta, config.max_staleness, lag.lease_timeout, config.learner.steps)
+        limits = Limits(lag.eta, lag.bound, lag.lease_timeout, config.learner.steps)
         self.admission = Admission(quota(config), limits, clock, self._make, self._ended)
         self.weights = WeightSync(
             lambda index, message: notify(Peer("actor", index), message),
@@ -88,6 +89,15 @@ class Intake:
             timeout=config.cluster.push_timeout,
         )
         self.evaluation = Evaluation(questions, config.eval, config.learner.steps)
+        self.desk = LeaseDesk(
+            self.admission,
+            self.evaluation,
+            self.seeding,
+            self._maker,
+            self.leases,
+            self.weights.in_service,
+            config.eval.temperature,
+        )
         self.log = RunLog(folder)
         self.analyst = Analyst(analysis, self.log.analysis, self.book.find)
         self.safety = SafetyLog(folder / "safety.jsonl", config.safety.on_flag)
@@ -186,7 +196,7 @@ class Intake:
     async def handle(self, peer: Peer, message: object) -> object:
         match message:
             case m.WantLeases(capacity):
-                return await self._grant(peer.index, capacity)
+                return m.Leases(tuple(await self.desk.ask(peer.index, capacity)))
             case m.Renew(leases):
                 self.admission.renew(peer.index, leases)
                 return m.Ack()
@@ -216,30 +226,6 @@ class Intake:
         raise WireError(f"the intake does not serve {type(message).__name__}")
 
     # -- actors --------------------------------------------------------------------------------------------------
-
-    async def _grant(self, actor: int, capacity: int) -> m.Leases:
-        while not self.finished.is_set():
-            leases = self._grant_now(actor, capacity) if self.weights.in_service(actor) else []
-            if leases:
-                return m.Leases(tuple(leases))
-            await self._changed.wait()
-        return m.Leases(())
-
-    def _grant_now(self, actor: int, capacity: int) -> list[Lease]:
-        leases: list[Lease] = []
-        temperature = self._config.eval.temperature
-        while len(leases) < capacity and (asked := self.evaluation.next_question()) is not None:
-            lease = self.admission.new_id(Kind.EVAL)
-            self.leases.granted(lease, self.admission.version)
-            self.evaluation.granted(lease)
-            made = self._maker.evaluation(lease, self.admission.version, asked.task, temperature, asked.set.begun)
-            leases.append(self.admission.grant_apart(actor, made))
-        while len(leases) < capacity and (slot := self.seeding.next_slot()) is not None:
-            lease = self.admission.new_id(Kind.SEED)
-            self.leases.granted(lease, self.admission.version)
-            self.seeding.granted(lease)
-            leases.append(self.admission.grant_apart(actor, self._maker.seed(lease, slot.task, slot.number)))
-        return leases + self.admission.grant(actor, capacity - len(leases), new=not self.seeding.active)
 
     def _make(self, lease: int, version: int) -> Lease:
         self.leases.granted(lease, version)
@@ -360,6 +346,7 @@ class Intake:
             self.evaluation.begin(record.version)
         self._form()
         self._finish_if_over()
+        self.desk.version_changed()
         self._wake()
 
     def _evaluated(self, result: Round) -> None:
@@ -371,6 +358,7 @@ class Intake:
         last = self._config.learner.steps
         if min(self.admission.version, self._saved) >= last and not self.evaluation.active:
             self.finished.set()
+            self.desk.close()
             self._wake()
 
     # -- view ----------------------------------------------------------------------------------------------------
@@ -398,3 +386,4 @@ class Intake:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+        self.desk.serve()

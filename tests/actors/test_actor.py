@@ -12,10 +12,11 @@ import pytest
 from actors.actor import REPORT_INTERVAL, RolloutActor
 from actors.triplets import PythonTriplets
 from common import messages as m
-from common.config import Config, EngineConfig, EnvironmentConfig, StalenessConfig
+from common.config import Config, EngineConfig, EnvironmentConfig
 from common.errors import PartFailed
 from common.jobs import Verdict
 from common.ledger import Ledger
+from common.staleness import StalenessConfig
 from common.types import Kind, Task
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import CharCodec, FakeEngine

@@ -117,7 +117,7 @@ def test_defaults_are_within_bounds_and_can_be_written() -> None:
 )
 def test_the_staleness_bound_follows_eta_unless_it_is_set(eta: int, set_to: int, bound: int) -> None:
     config = load("tiny.yaml", [f"staleness.eta={eta}", f"staleness.max_staleness={set_to}"])
-    assert config.max_staleness == bound
+    assert config.staleness.bound == bound
 
 
 def test_error_deduction_adds_a_type_and_two_streams() -> None:

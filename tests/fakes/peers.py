@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from common import messages as m
-from common.config import AlgorithmConfig, Config, EvalConfig, LearnerConfig, RunConfig, StalenessConfig
+from common.config import AlgorithmConfig, Config, EvalConfig, LearnerConfig, RunConfig
+from common.staleness import StalenessConfig
 from common.transport import Peer
 from common.types import TASK_TYPES, Group, Lease, Share, Task
 from learner.evaluation import Question
