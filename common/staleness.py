@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 UNBOUNDED = -1  # eta: actors never wait for the learner
 NO_BOUND = 1 << 30  # a staleness that no group reaches
+MODES = ("natural", "exact")
 
 
 @dataclass(frozen=True)
@@ -29,5 +30,14 @@ class StalenessConfig:
         """What must hold, and what to say if it does not."""
         return [
             (self.eta >= UNBOUNDED, "staleness.eta must be 0 or more, or -1 for unbounded"),
+            (self.mode in MODES, f"staleness.mode must be {' or '.join(MODES)}"),
             (self.lease_timeout >= 1, "staleness.lease_timeout must be at least 1 second"),
+            (
+                self.mode != "exact" or self.eta >= 0,
+                "staleness.mode=exact needs a staleness to hold to: set staleness.eta to 0 or more",
+            ),
+            (
+                self.mode != "exact" or self.bound >= self.eta,
+                "staleness.max_staleness must not be below staleness.eta: with staleness.mode=exact nothing is younger",
+            ),
         ]

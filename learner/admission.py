@@ -5,6 +5,9 @@ Pure logic under an injected clock; no sockets, no files. Words and rules are th
 * gate, per kind k:  open + waiting + batched ≤ (v + η + 1) · G_k   (η unbounded: open + waiting ≤ 8 · G_k)
 * a batch is formed when every kind has G_k waiting groups: oldest lease first, then sorted by lease id
 * a group staler than `max_staleness` at the step that would train it is dropped whole, never cut
+* exact: no version follows v before the batches up to v + η are formed (`complete`). Then nothing is open or waiting,
+  so version v and no other samples batch v + η: every token trained at step u ≥ η is η versions old, and u versions
+  at the first η steps, which version 0 samples
 * every granted lease ends exactly once: trained, dropped (with its reason) or unused
 
 One counter for all kinds would deadlock: a fast kind could fill it while the batch waits for a slow one.
@@ -34,6 +37,7 @@ class Limits:
     max_staleness: int
     lease_timeout: float
     steps: int
+    exact: bool = False
 
 
 @dataclass(slots=True)
@@ -80,6 +84,7 @@ class Admission:
         self._again: deque[int] = deque()
         self._waiting: dict[Kind, dict[int, Group]] = {kind: {} for kind in self.quota}
         self._next: dict[Kind, int] = dict.fromkeys(Kind, 0)
+        self._first = 0  # version that this process began with
 
     # -- leases --------------------------------------------------------------------------------------------------
 
@@ -173,7 +178,7 @@ class Admission:
             self.counts["duplicates"] += 1
             return False
         self._release(group.lease)
-        reason = group.failure or ("stale" if self._too_old(group) else "")
+        reason = group.failure or self._misfit(group)
         if reason:
             self._end(group.lease, group.attempt, reason)
             return False
@@ -191,9 +196,9 @@ class Admission:
     def form(self) -> list[Group] | None:
         """The next batch, sorted by lease id, or None while a kind is short or the run has all its batches."""
         for groups in self._waiting.values():
-            for lease in [i for i, g in groups.items() if self._too_old(g)]:
+            for lease, reason in [(i, why) for i, g in groups.items() if (why := self._misfit(g))]:
                 group = groups.pop(lease)
-                self._end(group.lease, group.attempt, "stale")
+                self._end(group.lease, group.attempt, reason)
         short = any(len(groups) < self.quota[kind] for kind, groups in self._waiting.items())
         if short or self.batched >= self.limits.steps:
             return None
@@ -210,6 +215,12 @@ class Admission:
 
     # -- versions ------------------------------------------------------------------------------------------------
 
+    @property
+    def complete(self) -> bool:
+        """Whether the next version may go into service; always, unless staleness is exact."""
+        limits = self.limits
+        return not limits.exact or self.batched >= min(self.version + limits.eta + 1, limits.steps)
+
     def advance(self, version: int) -> list[tuple[int | None, int]]:
         """Every serving engine has finished loading `version`.
 
@@ -217,6 +228,8 @@ class Admission:
         """
         if version < self.version:
             raise ValueError(f"version {version} after {self.version}")
+        if self.limits.exact and version > self.version + self.complete:
+            raise ValueError(f"version {version} after {self.version}, which has yet to sample its batch")
         self.version = version
         late = [
             (held.actor, lease)
@@ -231,7 +244,7 @@ class Admission:
 
     def resume(self, version: int, batched: int, following: Mapping[Kind, int]) -> None:
         """Start at `version` with `batched` batches formed; new leases of each kind count from `following`."""
-        self.version, self.batched = version, batched
+        self.version, self.batched, self._first = version, batched, version
         self._next.update(following)
 
     def close(self) -> None:
@@ -257,9 +270,14 @@ class Admission:
     def waiting_groups(self) -> list[Group]:
         return [group for groups in self._waiting.values() for group in groups.values()]
 
-    def _too_old(self, group: Group) -> bool:
+    def _misfit(self, group: Group) -> str:
+        """Why the group cannot be in the next batch; empty if it can."""
         oldest = group.oldest_version
-        return group.kind not in APART and oldest is not None and self.batched - oldest > self.limits.max_staleness
+        if group.kind in APART or oldest is None:
+            return ""
+        if self.limits.exact and not oldest == group.newest_version == max(self._first, self.batched - self.limits.eta):
+            return "inexact"
+        return "stale" if self.batched - oldest > self.limits.max_staleness else ""
 
     def _end(self, lease: int, attempt: int, fate: str, step: int = -1) -> None:
         self.counts[f"ended/{fate}"] += 1

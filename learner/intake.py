@@ -78,13 +78,13 @@ class Intake:
         self.leases = LeaseLedger(folder / "tasks.sqlite", config.run.incarnation)
         self._maker = LeaseMaker(config, self.book)
         lag = config.staleness
-        limits = Limits(lag.eta, lag.bound, lag.lease_timeout, config.learner.steps)
+        limits = Limits(lag.eta, lag.bound, lag.lease_timeout, config.learner.steps, lag.mode == "exact")
         self.admission = Admission(quota(config), limits, clock, self._make, self._ended)
         self.weights = WeightSync(
             lambda index, message: notify(Peer("actor", index), message),
             self._version_committed,
             clock,
-            held=lambda: self.evaluation.active,
+            held=lambda: self.evaluation.active or not self.admission.complete,
             tolerance=config.learner.probe_tolerance,
             timeout=config.cluster.push_timeout,
         )
@@ -260,6 +260,7 @@ class Intake:
             self.journal.append(m.BatchFormed(step, tuple(group.lease for group in batch)))
             self.journal.sync()
             self._take_batch(step, batch)
+            self.weights.reconsider()
 
     def _take_batch(self, step: int, batch: list[Group]) -> None:
         learner = self._config.learner
@@ -288,23 +289,28 @@ class Intake:
     async def _share(self, rank: int, step: int) -> m.ShareReply:
         if self.weights.available is None and rank == 0:
             self.weights.step_ready(step)
-        last = self._config.learner.steps
         while not self._may_train(step):
-            if step >= last and self.finished.is_set():
+            if step >= self._config.learner.steps and self.finished.is_set():
                 return m.ShareReply(None)
             await self._changed.wait()
+        return m.ShareReply(self._shares[step][rank], self._saves(step))
+
+    def _saves(self, step: int) -> bool:
         every = self._config.learner.save_every
-        save = step + 1 == last or (every > 0 and (step + 1) % every == 0)
-        return m.ShareReply(self._shares[step][rank], save)
+        return step + 1 == self._config.learner.steps or (every > 0 and (step + 1) % every == 0)
 
     def _may_train(self, step: int) -> bool:
         """A step may run while the push of the one before is under way, no more.
 
         While pushes are held none is under way, and the publisher must keep the version in force for late joiners.
+        Exact staleness lets no version be skipped, and a run that resumes has no weights but those of the checkpoint:
+        what older ones are to sample must be in the journal before.
         """
-        lead = 0 if self.evaluation.active else 1
+        exact = self.admission.limits.exact
+        lead = 0 if self.evaluation.active or exact else 1
         version = self.weights.version
-        return step in self._shares and version is not None and version >= step - lead
+        ready = step in self._shares and version is not None and version >= step - lead
+        return ready and (self.admission.complete or not self._saves(step))
 
     def _step_done(self, done: m.StepDone) -> m.Ack:
         if done.step < self._step:

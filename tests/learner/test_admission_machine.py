@@ -27,8 +27,8 @@ STEPS = 4
 class Run(RuleBasedStateMachine):
     """Actors hold leases and answer them in any order, or never; the learner trains batches in order."""
 
-    @initialize(eta=st.integers(-1, 3), slack=st.integers(0, 3))
-    def begin(self, eta: int, slack: int) -> None:
+    @initialize(eta=st.integers(-1, 3), slack=st.integers(0, 3), exact=st.booleans())
+    def begin(self, eta: int, slack: int, exact: bool) -> None:
         self.clock = FakeClock()
         self.ledger = LeaseLedger(Path(":memory:"), incarnation=0)
         self.ends: dict[int, Ended] = {}
@@ -38,7 +38,7 @@ class Run(RuleBasedStateMachine):
         self.trained = 0
         self.eta = eta
         bound = 1 << 30 if eta < 0 else eta + slack
-        self.limits = Limits(eta, bound, TIMEOUT, STEPS)
+        self.limits = Limits(eta, bound, TIMEOUT, STEPS, exact and eta >= 0)
         self.admission = Admission(QUOTA, self.limits, self.clock, self.make, self.end)
 
     def make(self, number: int, version: int) -> Lease:
@@ -74,6 +74,8 @@ class Run(RuleBasedStateMachine):
             assert all(version is not None and step - version <= self.limits.max_staleness for version in oldest)
             if self.eta == 0:
                 assert oldest == [step] * len(batch)
+            if self.limits.exact:
+                assert oldest == [g.newest_version for g in batch] == [max(0, step - self.eta)] * len(batch)
             self.formed.append(batch)
             assert self.admission.batched == len(self.formed)
 
@@ -126,7 +128,8 @@ class Run(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def advance(self, data: st.DataObject) -> None:
-        version = data.draw(st.integers(self.admission.version, self.trained))
+        most = min(self.trained, self.admission.version + self.admission.complete)
+        version = data.draw(st.integers(self.admission.version, most if self.limits.exact else self.trained))
         before = set(self.ends)
         late = self.admission.advance(version)
         assert {lease for _, lease in late} == set(self.ends) - before
@@ -160,9 +163,10 @@ class Run(RuleBasedStateMachine):
 
     @invariant()
     def there_is_always_something_to_do(self) -> None:
-        """Lossless: if no lease is open or to be had, either the learner has a batch or the run has them all."""
+        """Lossless: if no lease is open or to be had, a batch can be trained, a version can go out, or all is done."""
         admission = self.admission
-        if admission.open or self.trained < len(self.formed) or admission.version < self.trained:
+        trainable = self.trained < len(self.formed) and self.trained <= admission.version
+        if admission.open or trainable or (admission.version < self.trained and admission.complete):
             return
         if admission.batched < STEPS:
             for lease in self.take(9, 1):
