@@ -63,7 +63,9 @@ class _Lost(Exception):
 
 async def run_episode(lease: Lease, parts: Parts) -> Group:
     """The group of `lease`. Failure of a part shows as `Group.failure`; a dead engine raises PartFailed."""
-    group = dataclasses.replace(await _play(lease, parts), references=tuple(task.key for task in lease.references))
+    group = await _play(lease, parts)
+    asked = lease.task.key if lease.task is not None else ""
+    group = dataclasses.replace(group, references=tuple(task.key for task in lease.references), asked=asked)
     return watched(group, parts.codec.decode)
 
 

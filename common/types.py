@@ -190,6 +190,7 @@ class Group:
     failure: str = ""
     flags: tuple[Flag, ...] = ()
     references: tuple[str, ...] = ()  # keys of the tasks that the proposer was shown
+    asked: str = ""  # key of the task of the book that a solver was given
 
     @property
     def oldest_version(self) -> int | None:

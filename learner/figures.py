@@ -15,6 +15,7 @@ from common.types import Group
 from learner.admission import Admission
 from learner.batch import sequences
 from learner.run_log import batch_metrics
+from learner.task_age import task_ages
 from learner.task_book import TaskBook
 from learner.weight_sync import PushRecord
 
@@ -36,6 +37,7 @@ def step_row(
         "time": time.time(),
         "seconds": done.seconds,
         **batch_metrics(done.step, batch, trained.rows),
+        **task_ages(done.step, batch, book.entered),
         **{f"learner/{k}": v for k, v in done.metrics.items()},
         "silent_streams": len(trained.silent_streams),
         "silent_tasks": trained.silent_tasks,

@@ -155,6 +155,10 @@ class TaskBook:
         row = self._db.execute(_FIND, (key,)).fetchone()
         return task_from_json(row[0]) if row is not None else None
 
+    def entered(self, key: str) -> int | None:
+        """The version with which the task of this key came."""
+        return self._keys.get(key)
+
     @property
     def seen(self) -> Mapping[TaskType, intrinsic.Seen]:
         """Counts of everything that ever entered; empty unless an intrinsic term of diversity is on."""
@@ -214,14 +218,14 @@ class TaskBook:
     def _fold(self) -> None:
         limit, seed = self._config.algorithm.book_limit, self._config.run.seed
         self._pools = {kind: Pool(limit, seed) for kind in TaskType}
-        self._keys: set[str] = set()
+        self._keys: dict[str, int] = {}  # with what version each came
         self._names: set[str] = set()
         self._seen = intrinsic.fold(())
         for version, text in self._db.execute(_ADDED):
             self._enter(version, task_from_json(text))
 
     def _enter(self, version: int, task: Task) -> None:
-        self._keys.add(task.key)
+        self._keys[task.key] = version
         self._names.add(self.name(task.type, task.key, task.program_key))
         self._pools[task.type].add(version, task)
         if intrinsic.counts(self._config.intrinsic):

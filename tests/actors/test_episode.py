@@ -117,6 +117,7 @@ async def test_answers_to_a_task_of_the_book() -> None:
     group = await run(solving(11, samples=4), engine)
     assert (group.lease, group.attempt, group.kind, group.incarnation) == (11, 0, Kind.SOLVE_DEDUCTION, 3)
     assert group.failure == "" and group.proposal is None
+    assert (group.asked, group.references) == (a_task().key, ())
     (prompt,) = group.prompts
     assert CODEC.decode(prompt).startswith("solve deduction")
     assert [s.prompt for s in group.samples] == [0] * 4

@@ -229,10 +229,13 @@ def test_a_right_crc_around_wrong_types_raises_nothing_else(number: int, fields:
         (sealed([MESSAGES.index(WantLeases), [True]]), "WantLeases.capacity: expected int, got bool"),
         (sealed([MESSAGES.index(Renew), [[1, None]]]), "Renew.leases: expected int, got NoneType"),
         (sealed([MESSAGES.index(Ping), []], b"abcd"), "an array that no field refers to"),
-        (sealed([MESSAGES.index(Group), [1, 0, "nap", 0, [], [], None, None, "", [], []]]), "'nap' is not a Kind"),
-        (sealed([MESSAGES.index(Group), [1, 0, "seed", 0, [0], [], None, None, "", [], []]]), "array reference"),
-        (sealed([MESSAGES.index(Group), [1, 0, "seed", 0, [1], [], None, None, "", [], []]], b""), "array reference"),
-        (sealed([MESSAGES.index(Group), [1, 0, "seed", 0, [0], [], None, None, "", [], []]], b"abc"), "3 bytes"),
+        (sealed([MESSAGES.index(Group), [1, 0, "nap", 0, [], [], None, None, "", [], [], ""]]), "'nap' is not a Kind"),
+        (sealed([MESSAGES.index(Group), [1, 0, "seed", 0, [0], [], None, None, "", [], [], ""]]), "array reference"),
+        (
+            sealed([MESSAGES.index(Group), [1, 0, "seed", 0, [1], [], None, None, "", [], [], ""]], b""),
+            "array reference",
+        ),
+        (sealed([MESSAGES.index(Group), [1, 0, "seed", 0, [0], [], None, None, "", [], [], ""]], b"abc"), "3 bytes"),
         (sealed([MESSAGES.index(Ping), []], schema=1), "schema 00000001"),
     ],
 )

@@ -103,7 +103,8 @@ def fulfil(lease: Lease, *, version: int | None = None, incarnation: int = 0, fa
         proposal=proposal,
         solve_rate=rate,
     )
-    return dataclasses.replace(group, references=tuple(task.key for task in lease.references))
+    given = lease.task.key if lease.task is not None else ""
+    return dataclasses.replace(group, references=tuple(task.key for task in lease.references), asked=given)
 
 
 def seeded(lease: Lease, *, status: str = "ok", name: str = "", incarnation: int = 0) -> Group:

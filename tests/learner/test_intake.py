@@ -63,6 +63,7 @@ async def test_from_leases_to_the_book_of_the_next_version(stages: Setter) -> No
     share = await stage.train(0)
     trained = sum(len(micro.answer_lengths) for micro in share.micro_batches)
     assert trained == 3 * (1 + 2) + 3 * 2
+    assert stage.intake.log.last["staleness/references"] == stage.intake.log.last["staleness/tasks"] == 0.0
     assert stage.published == [0, 1]
     assert stage.intake.book.sizes == dict.fromkeys(TASK_TYPES, 2)
     assert {lease.version for lease in await stage.lease()} == {1}
