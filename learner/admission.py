@@ -11,6 +11,7 @@ Pure logic under an injected clock; no sockets, no files. Words and rules are th
 * every granted lease ends exactly once: trained, dropped (with its reason) or unused
 
 One counter for all kinds would deadlock: a fast kind could fill it while the batch waits for a slow one.
+What a group costs here depends neither on how many actors there are nor on how many groups wait.
 What it does not do: keep groups across a restart (the journal does) or decide what a lease contains (LeaseMaker).
 """
 
@@ -20,6 +21,7 @@ import dataclasses
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from common.clock import Clock
 from common.types import Group, Kind, Lease
@@ -81,8 +83,10 @@ class Admission:
         self._ended = ended
         self._open: dict[int, _Open] = {}
         self._open_by_kind: Counter[Kind] = Counter()
+        self._held: dict[int, None] = {}  # open leases that an actor has, the next to expire first
         self._again: deque[int] = deque()
         self._waiting: dict[Kind, dict[int, Group]] = {kind: {} for kind in self.quota}
+        self._checked = True  # whether all that wait can be in the next batch
         self._next: dict[Kind, int] = dict.fromkeys(Kind, 0)
         self._first = 0  # version that this process began with
 
@@ -109,10 +113,13 @@ class Admission:
         if lease.id not in self._open:
             self._open_by_kind[kind_of(lease.id)] += 1
         self._open[lease.id] = _Open(lease, actor, self._clock.now() + self.limits.lease_timeout)
+        self._held.pop(lease.id, None)
+        self._held[lease.id] = None
         return lease
 
     def _release(self, lease: int) -> None:
         del self._open[lease]
+        self._held.pop(lease, None)
         self._open_by_kind[kind_of(lease)] -= 1
 
     def new_id(self, kind: Kind) -> int:
@@ -147,18 +154,21 @@ class Admission:
             held = self._open.get(lease)
             if held is not None and held.actor == actor:
                 held.deadline = deadline
+                del self._held[lease]
+                self._held[lease] = None
 
     def expire(self) -> int:
         """Return leases that went silent, to be granted again. Returns how many."""
         now = self._clock.now()
-        return self._give_back([i for i, o in self._open.items() if o.actor is not None and o.deadline < now])
+        return self._give_back(list(takewhile(lambda lease: self._open[lease].deadline < now, self._held)))
 
     def actor_left(self, actor: int) -> int:
-        return self._give_back([i for i, o in self._open.items() if o.actor == actor])
+        return self._give_back([lease for lease in self._held if self._open[lease].actor == actor])
 
     def _give_back(self, leases: list[int]) -> int:
         for lease in leases:
             self._open[lease].actor = None
+            del self._held[lease]
             self._again.append(lease)
         self.counts["returned"] += len(leases)
         return len(leases)
@@ -192,13 +202,12 @@ class Admission:
         """Put journaled groups back among the waiting; their leases count as granted and accepted."""
         for group in groups:
             self._waiting[group.kind][group.lease] = group
+            self._checked = False
 
     def form(self) -> list[Group] | None:
         """The next batch, sorted by lease id, or None while a kind is short or the run has all its batches."""
-        for groups in self._waiting.values():
-            for lease, reason in [(i, why) for i, g in groups.items() if (why := self._misfit(g))]:
-                group = groups.pop(lease)
-                self._end(group.lease, group.attempt, reason)
+        if not self._checked:
+            self._drop_misfits()
         short = any(len(groups) < self.quota[kind] for kind, groups in self._waiting.items())
         if short or self.batched >= self.limits.steps:
             return None
@@ -207,7 +216,16 @@ class Admission:
             batch += [groups.pop(lease) for lease in sorted(groups)[: self.quota[kind]]]
         batch.sort(key=lambda group: group.lease)
         self.batched += 1
+        self._checked = False
         return batch
+
+    def _drop_misfits(self) -> None:
+        """What waits gets too old with a batch that is formed, and never else."""
+        for groups in self._waiting.values():
+            for lease, reason in [(i, why) for i, g in groups.items() if (why := self._misfit(g))]:
+                group = groups.pop(lease)
+                self._end(group.lease, group.attempt, reason)
+        self._checked = True
 
     def trained(self, step: int, batch: Iterable[Group]) -> None:
         for group in batch:
@@ -256,6 +274,7 @@ class Admission:
                 self._end(group.lease, group.attempt, "unused")
             groups.clear()
         self._open.clear()
+        self._held.clear()
         self._open_by_kind.clear()
         self._again.clear()
 
