@@ -1,4 +1,4 @@
-"""The command line: `azr train`, `azr check`, `azr base`, `azr execute`, `azr experiment`.
+"""The command line: `azr train`, `azr check`, `azr base`, `azr execute`, `azr simulate`, `azr experiment`.
 
 Only argparse and light modules are imported here; each command imports what it needs when it runs, so `--help` is
 quick. An AzrError is an answer to the user, printed without a traceback; anything else is a bug and keeps its own.
@@ -113,6 +113,21 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--json", metavar="OUT", type=Path, help="with --bench: write the figures there, too")
     execute.set_defaults(command=_execute)
 
+    simulation = commands.add_parser(
+        "simulate",
+        help="how a run would go with more actors, in virtual time",
+        description="Run the intake of CONFIG (tiny.yaml, or that of --from) in virtual time, with actors, executor "
+        "and trainer that cost time and do no work: costs.KEY=VALUE, see docs/simulation.md. Prints a table and writes "
+        "simulation.json and simulation.svg.",
+    )
+    _add_settings(simulation)
+    simulation.add_argument("--from", dest="run", metavar="RUN", help="take costs and configuration of a real run")
+    simulation.add_argument("--actors", metavar="N,...", help="default: engine.actors of CONFIG")
+    simulation.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("runs/simulation"), help="default: %(default)s"
+    )
+    simulation.set_defaults(command=_simulate)
+
     experiment = commands.add_parser("experiment", help="answer a question with many runs, seeds and intervals")
     questions = experiment.add_subparsers(title="experiments", metavar="EXPERIMENT", required=True)
     learning = questions.add_parser(
@@ -172,7 +187,7 @@ def _run_folder(run: str) -> Path:
     for folder in (Path(run), Path("runs") / run):
         if (folder / "config.yaml").exists():
             return folder
-    raise ConfigError(f"no run to resume at {run}: neither {run} nor runs/{run} has a config.yaml")
+    raise ConfigError(f"no run at {run}: neither {run} nor runs/{run} has a config.yaml")
 
 
 def _check(parsed: argparse.Namespace) -> int:
@@ -234,6 +249,23 @@ def _execute(parsed: argparse.Namespace) -> int:
 
     jobs = parsed.jobs or inspect().cores
     return execute(rows, config, shards=jobs, policy=not parsed.no_policy, check=parsed.check)
+
+
+def _simulate(parsed: argparse.Namespace) -> int:
+    costs = [word.removeprefix("costs.") for word in parsed.settings if word.startswith("costs.")]
+    parsed.settings = [word for word in parsed.settings if not word.startswith("costs.")]
+    run = _run_folder(parsed.run) if parsed.run else None
+    path, overrides = _split(parsed, fallback=run / "config.yaml" if run else Path("tiny.yaml"))
+    from azr.simulation.sweep import prepared, sweep
+    from common.config import load
+
+    config = load(path, overrides)
+    try:
+        actors = [int(count) for count in parsed.actors.split(",")] if parsed.actors else [config.engine.actors]
+    except ValueError:
+        raise ConfigError(f"--actors={parsed.actors}: write numbers, separated by commas") from None
+    sweep(config, prepared(config, costs, run), actors, parsed.out, run)
+    return 0
 
 
 def _learning(parsed: argparse.Namespace) -> int:

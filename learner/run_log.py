@@ -19,7 +19,7 @@ import numpy as np
 from common.messages import Report
 from common.types import STREAMS, TASK_TYPES, Group, Sample, Status
 from learner import trace
-from learner.batch import TrainSequence, staleness
+from learner.batch import TrainSequence
 from learner.evaluation import EvalSet, Round
 
 
@@ -58,8 +58,8 @@ def staleness_histogram(step: int, batch: Sequence[Group]) -> Counter[int]:
     for group in batch:
         for sample in group.samples:
             if sample.trainable:
-                values, counts = np.unique(staleness(sample, step), return_counts=True)
-                ages.update({int(v): int(n) for v, n in zip(values, counts, strict=True)})
+                for span in sample.spans:
+                    ages[step - span.version] += span.end - span.start
     return ages
 
 

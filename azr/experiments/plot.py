@@ -1,4 +1,4 @@
-"""Curves of shares as an SVG: panels side by side, lines in them, a legend below.
+"""Curves as an SVG, of shares unless a panel says otherwise: panels side by side, lines in them, a legend below.
 
 Plain text by hand, so that nothing is to be installed; every browser and GitHub show it.
 """
@@ -20,7 +20,7 @@ Points = Sequence[tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`points` are (x, share); x from 0 to the right end of all panels. In the legend if it has a `name`."""
+    """`points` are (x, y), from 0 to the top of the panel and to the end of x. In the legend if it has a `name`."""
 
     points: Points
     colour: str
@@ -31,45 +31,50 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Later lines lie over earlier ones."""
+    """Later lines lie over earlier ones. `top`: the largest y."""
 
     title: str
     lines: Sequence[Line]
+    top: float = 1.0
 
 
-def svg(panels: Sequence[Panel], end: int, axis: str) -> str:
-    """`end`: the largest x; `axis`: what x is. The legend is that of the first panel, the topmost first."""
+def svg(panels: Sequence[Panel], end: float, axis: str, marks: Sequence[tuple[float, str]] = ()) -> str:
+    """`end`: the largest x; `axis`: what x is; `marks`: where it is labelled and how, by default at both ends.
+
+    The legend has each name once, those of the first panel first and the topmost line of a panel first.
+    """
+    marks = marks or ((0.0, "0"), (end, f"{end:g}"))
     width, height = LEFT + len(panels) * (WIDTH + GAP), TOP + HEIGHT + 80
-    drawn = [_panel(LEFT + place * (WIDTH + GAP), panel, end, axis) for place, panel in enumerate(panels)]
+    drawn = [_panel(LEFT + place * (WIDTH + GAP), panel, end, axis, marks) for place, panel in enumerate(panels)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
         f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>\n'
-        + "\n".join([*drawn, _legend(panels[0].lines, width - LEFT)])
+        + "\n".join([*drawn, _legend(panels, width - LEFT)])
         + "\n</svg>\n"
     )
 
 
-def _panel(left: float, panel: Panel, end: int, axis: str) -> str:
+def _panel(left: float, panel: Panel, end: float, axis: str, marks: Sequence[tuple[float, str]]) -> str:
     parts = [_text(left + WIDTH / 2, TOP - 12, panel.title, "middle", "black")]
     for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = _y(tick)
         parts.append(_line([(left, y), (left + WIDTH, y)], _LIGHT, 1))
-        parts.append(_text(left - 6, y + 4, f"{tick:g}", "end", GREY))
-    for x in (0, end):
-        parts.append(_text(left + WIDTH * x / max(end, 1), TOP + HEIGHT + 18, str(x), "middle", GREY))
-    parts.append(_text(left + WIDTH / 2, TOP + HEIGHT + 18, axis, "middle", GREY))
+        parts.append(_text(left - 6, y + 4, f"{tick * panel.top:.3g}", "end", GREY))
+    for x, label in marks:
+        parts.append(_text(left + WIDTH * x / (end or 1), TOP + HEIGHT + 18, label, "middle", GREY))
+    parts.append(_text(left + WIDTH / 2, TOP + HEIGHT + (18 if len(marks) == 2 else 34), axis, "middle", GREY))
     for line in panel.lines:
-        points = [(left + WIDTH * x / max(end, 1), _y(share)) for x, share in line.points]
+        points = [(left + WIDTH * x / (end or 1), _y(y / panel.top)) for x, y in line.points]
         parts.append(_line(points, line.colour, line.width, line.dashed))
     return "\n".join(parts)
 
 
-def _legend(lines: Sequence[Line], width: float) -> str:
+def _legend(panels: Sequence[Panel], width: float) -> str:
+    lines = {line.name: line for panel in panels for line in reversed(panel.lines) if line.name}
     y = TOP + HEIGHT + 52
     parts = []
-    named = [line for line in reversed(lines) if line.name]
-    for number, line in enumerate(named):
-        x = LEFT + number * min(_ENTRY, width / len(named))
+    for number, line in enumerate(lines.values()):
+        x = LEFT + number * min(_ENTRY, width / len(lines))
         parts.append(_line([(x, y - 4), (x + 24, y - 4)], line.colour, line.width, line.dashed))
         parts.append(_text(x + 30, y, line.name, "start", "black"))
     return "\n".join(parts)

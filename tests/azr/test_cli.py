@@ -63,7 +63,7 @@ def test_help_is_there_for_every_command(words: list[str], capsys: pytest.Captur
         (["train"], "which configuration?"),
         (["train", "a.yaml", "b.yaml"], "one configuration at a time"),
         (["train", "nowhere.yaml"], "no configuration file nowhere.yaml"),
-        (["train", "--resume", "no-such-run"], "no run to resume at no-such-run"),
+        (["train", "--resume", "no-such-run"], "no run at no-such-run"),
         (["base", "--steps", "0"], "--steps must be at least 1"),
         (["base", "--out", "configs"], "configs exists"),
     ],

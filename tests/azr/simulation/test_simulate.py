@@ -1,0 +1,164 @@
+"""Simulated runs whose figures follow from their costs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from azr.experiments.plot import svg
+from azr.simulation.costs import Costs, measured
+from azr.simulation.simulate import Outcome, simulate
+from azr.simulation.sweep import knee, of_run, sweep
+from common.config import AlgorithmConfig, Config, EngineConfig, LearnerConfig
+from common.errors import ConfigError
+from common.staleness import StalenessConfig
+
+FREE = Costs(decode=1e-6, decode_each=0, job=0, step=0, step_token=0, stage=0, pause=0, save=0)
+
+
+def a_run(*, eta: int = 1, mode: str = "natural", actors: int = 1, steps: int = 12, episodes: int = 64) -> Config:
+    """A batch is two groups of each of six kinds; nothing proposed is valid unless costs say so."""
+    return Config(
+        algorithm=AlgorithmConfig(proposals=2, solves=2, samples=2, solve_samples=1),
+        staleness=StalenessConfig(eta=eta, mode=mode),
+        engine=EngineConfig(actors=actors, episodes=episodes, max_tokens=1000),
+        learner=LearnerConfig(steps=steps, save_every=0),
+    )
+
+
+def test_where_the_learner_is_the_limit_it_is_never_idle() -> None:
+    """12 sequences a step of 2 seconds."""
+    outcome = simulate(a_run(eta=2), replace(FREE, step=2.0, valid=0.0))
+    assert outcome.sequences_per_second == pytest.approx(6.0, rel=1e-3)
+    assert outcome.trainer["train"] > 0.99
+    assert outcome.actor["wait-lease"] > 0.99
+    assert outcome.mean_staleness == 2.0
+
+
+def test_where_sampling_is_the_limit_tokens_are_fresh() -> None:
+    """12 answers of 1 token, one after the other, a second each."""
+    config = a_run(eta=2, episodes=1)
+    outcome = simulate(config, replace(FREE, decode=1.0, solve_length=0, propose_length=0, valid=0.0))
+    assert outcome.sequences_per_second == pytest.approx(1.0, rel=1e-2)
+    assert outcome.mean_staleness < 1.0
+    assert outcome.trainer["wait-batch"] > 0.99
+
+
+def test_lock_step_takes_turns_and_running_ahead_does_not() -> None:
+    """Generating a batch takes 2 seconds, a step 2: together 4 in turn and 2 side by side."""
+    costs = replace(FREE, decode=2.0, decode_each=0, solve_length=0, propose_length=0, valid=0.0, step=2.0)
+    rates = [simulate(a_run(eta=eta), costs).sequences_per_second for eta in (0, 1)]
+    assert rates == pytest.approx([12 / 4, 12 / 2], rel=1e-2)
+
+
+@pytest.mark.parametrize("eta", [0, 1, 3])
+def test_exact_staleness_is_exact_and_still_overlaps(eta: int) -> None:
+    costs = replace(FREE, decode=2.0, solve_length=0, propose_length=0, valid=0.0, step=2.0, stage=0.1)
+    outcome = simulate(a_run(eta=eta, mode="exact"), costs)
+    assert set(outcome.staleness) == {eta}
+    assert outcome.sequences_per_second == pytest.approx(12 / (4.2 if eta == 0 else 2.2), rel=0.1)
+
+
+def test_two_ranks_halve_the_step() -> None:
+    config = a_run(eta=2)
+    costs = replace(FREE, step_token=0.1, valid=0.0, solve_length=0, propose_length=0)
+    one = simulate(config, costs)
+    two = simulate(replace(config, learner=replace(config.learner, ranks=2)), costs)
+    assert two.sequences_per_second == pytest.approx(2 * one.sequences_per_second, rel=0.01)
+
+
+def test_actors_that_die_come_back_and_nothing_is_lost() -> None:
+    costs = Costs(failure=2.0, restart=0.5, decode=0.01)
+    outcome = simulate(a_run(actors=4, steps=20), costs)
+    assert sum(outcome.staleness.values()) > 0
+    assert 0.0 < outcome.actor["dead"] < 0.5
+    assert sum(outcome.actor.values()) == pytest.approx(1.0)
+
+
+def test_equal_settings_give_equal_outcomes() -> None:
+    config, costs = a_run(actors=3), Costs(failure=5.0)
+    assert simulate(config, costs) == simulate(config, costs)
+
+
+def test_a_sweep_finds_the_knee_and_writes_what_it_found(tmp_path: Path) -> None:
+    """A batch of 12 that takes 12 seconds of one engine, and a step of 3: 4 actors are enough."""
+    costs = replace(FREE, decode_each=1.0, decode=0.0, solve_length=0, propose_length=0, valid=0.0, step=3.0)
+    told: list[str] = []
+    outcomes = sweep(a_run(eta=4, episodes=1), costs, [8, 1, 4], tmp_path, say=told.append)
+    assert [o.actors for o in outcomes] == [1, 4, 8]
+    assert knee(outcomes) == 4
+    assert any("knee: 4 actors" in line for line in told)
+    written = json.loads((tmp_path / "simulation.json").read_text())
+    assert written["knee"] == 4 and written["costs"]["step"] == 3.0
+    assert (tmp_path / "simulation.svg").read_text().count("<polyline") > 3 * 5
+    with pytest.raises(ConfigError, match="at least 1"):
+        sweep(a_run(), costs, [0], tmp_path)
+
+
+def test_quantiles_of_staleness_by_hand() -> None:
+    outcome = Outcome(1, 1.0, 1.0, {0: 50, 1: 45, 7: 5}, {}, {}, 0.0, 0.0)
+    assert [outcome.quantile(q) for q in (0.5, 0.51, 0.95, 0.96)] == [0, 1, 1, 7]
+    assert outcome.mean_staleness == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["speed=3"], "no cost is called speed; there are decode"),
+        (["step=fast"], "'fast' is no number"),
+        (["step=-1"], "0 or more"),
+        (["valid=1.5"], "probabilities"),
+        (["decode=0", "decode_each=0"], "tokens take time"),
+    ],
+)
+def test_costs_that_cannot_be(words: list[str], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        Costs().with_settings(words)
+
+
+def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
+    """Three proposals of 10 tokens of which a third is valid, with 2 answers each; 3 answers to the book."""
+    config = Config(algorithm=AlgorithmConfig(proposals=1, solves=1, samples=2, solve_samples=1))
+    figures = {
+        "sequences": 8.0,
+        "tokens": 3 * 10 + 5 * 4.0,
+        "seconds": 0.58,
+        "staleness/mean": 1.5,
+        "push/stage": 0.25,
+        "push/pause": 0.5,
+        "propose/deduction/length": 10.0,
+        "propose/deduction/valid": 1 / 3,
+        "solve/deduction/accuracy": 0.75,
+    }
+    rows = [{"step": step, "time": 100.0 + step, **figures} for step in range(9)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[3]]))
+    events = [{"ph": "X", "name": "generate", "ts": 90e6, "dur": 30e6, "pid": 1}]
+    events += [
+        {"ph": "C", "name": "tokens", "ts": (103.5 + i) * 1e6, "args": {"tokens": 200}, "pid": 1} for i in (0, 1)
+    ]
+    (tmp_path / "trace.json").write_text(json.dumps(events) + "\n")
+    costs = measured(tmp_path, config)
+    assert (costs.propose_length, costs.right, costs.stage, costs.pause) == (10.0, 0.75, 0.25, 0.5)
+    assert costs.solve_length == pytest.approx(4.0)
+    assert costs.step_token == pytest.approx(0.58 / (50 + 8 * costs.prompt_length))
+    assert costs.decode_each == pytest.approx(5.0 / 400)  # seconds 103 to 108
+    assert of_run(tmp_path)["sequences_per_second"] == pytest.approx(8.0)
+    assert of_run(tmp_path)["mean_staleness"] == pytest.approx(1.5)
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no run folder"):
+        measured(tmp_path, Config())
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "seconds": 1.0}\n')
+    with pytest.raises(ConfigError, match="1 learner steps: too few"):
+        measured(tmp_path, Config())
+
+
+def test_a_plot_without_panels_of_shares_is_labelled_by_its_top() -> None:
+    from azr.experiments.plot import Line, Panel
+
+    drawn = svg([Panel("p", [Line([(0, 0), (1, 500)], "red")], 1000.0)], 1.0, "x", ((0.0, "one"), (1.0, "ten")))
+    assert all(f">{text}<" in drawn for text in ("0", "250", "1e+03", "one", "ten", "x"))
