@@ -34,8 +34,11 @@ RAMP = 3  # the first third of the steps of a run, real or simulated, is not mea
 class Costs:
     """Seconds, tokens and probabilities."""
 
-    propose_length: float = 60.0  # tokens of a proposal, mean of an exponential distribution
+    propose_length: float = 60.0  # tokens of a proposal, mean
     solve_length: float = 20.0  # of an answer
+    spread: float = (
+        1.0  # standard deviation of a length over its mean: 0 all alike, 1 exponential; a gamma distribution
+    )
     prompt_length: float = 30.0
     valid: float = 0.3  # of proposals
     right: float = 0.3  # of answers
@@ -55,7 +58,9 @@ class Costs:
     def length(self, rng: random.Random, *, proposal: bool, longest: int) -> int:
         """Of a sampled response, cut at `longest`."""
         mean = self.propose_length if proposal else self.solve_length
-        return max(1, min(longest, round(rng.expovariate(1.0 / mean)))) if mean > 0 else 1
+        if mean > 0 and self.spread > 0:
+            mean = rng.gammavariate(self.spread**-2, mean * self.spread**2)
+        return max(1, min(longest, round(mean)))
 
     def with_settings(self, words: Sequence[str]) -> Costs:
         """`words`: key=value. ConfigError naming the keys there are."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import statistics
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,6 +149,15 @@ def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
     assert costs.decode_each == pytest.approx(5.0 / 400)  # seconds 103 to 108
     assert of_run(tmp_path)["sequences_per_second"] == pytest.approx(8.0)
     assert of_run(tmp_path)["mean_staleness"] == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
+def test_lengths_have_the_mean_and_the_spread_they_are_given(spread: float) -> None:
+    rng, costs = random.Random(1), Costs(solve_length=200.0, spread=spread)
+    found = [costs.length(rng, proposal=False, longest=100_000) for _ in range(20_000)]
+    assert statistics.mean(found) == pytest.approx(200.0, rel=0.03)
+    assert statistics.pstdev(found) == pytest.approx(200.0 * spread, rel=0.05)
+    assert costs.length(rng, proposal=False, longest=7) <= 7
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
