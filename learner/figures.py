@@ -14,10 +14,13 @@ from common.messages import StepDone
 from common.types import Group
 from learner.admission import Admission
 from learner.batch import sequences
+from learner.evaluation import Evaluation
 from learner.run_log import batch_metrics
+from learner.safety_log import SafetyLog
+from learner.seeding import Seeding
 from learner.task_age import task_ages
 from learner.task_book import TaskBook
-from learner.weight_sync import PushRecord
+from learner.weight_sync import PushRecord, WeightSync
 
 
 def step_row(
@@ -56,6 +59,22 @@ def step_row(
         row["push/load"] = max(push.loads, default=0.0)
         row["push/probe_difference"] = push.probe_difference
     return row
+
+
+def of_now(
+    admission: Admission, weights: WeightSync, evaluation: Evaluation, seeding: Seeding, safety: SafetyLog
+) -> dict[str, Any]:
+    """What is watched while a run goes on."""
+    return {
+        "version": weights.version,
+        "batched": admission.batched,
+        "open": {k.value: n for k, n in admission.open.items()},
+        "waiting": {k.value: n for k, n in admission.waiting.items()},
+        "evaluating": evaluation.active,
+        "flags": safety.told,
+        "seeding": seeding.progress() if seeding.active else {},
+        "evaluation": [{"version": r.version, **r.accuracies()} for r in evaluation.rounds],
+    }
 
 
 def of_pushes(pushes: Sequence[PushRecord]) -> dict[str, Any]:

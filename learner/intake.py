@@ -27,7 +27,7 @@ from learner.admission import APART, Admission, Ended, Limits
 from learner.analyst import Analyst
 from learner.batch import sequences, shares
 from learner.evaluation import Evaluation, Question, Round
-from learner.figures import of_book, of_pushes, step_row
+from learner.figures import of_book, of_now, of_pushes, step_row
 from learner.group_check import require_consistent
 from learner.intrinsic import Programs
 from learner.journal import Journal
@@ -375,19 +375,8 @@ class Intake:
             await self._changed.wait()
 
     def status(self) -> dict[str, Any]:
-        return {
-            "step": self._step,
-            "steps": self._config.learner.steps,
-            "version": self.weights.version,
-            "batched": self.admission.batched,
-            "open": {k.value: n for k, n in self.admission.open.items()},
-            "waiting": {k.value: n for k, n in self.admission.waiting.items()},
-            **self.log.status(),
-            "evaluating": self.evaluation.active,
-            "flags": self.safety.told,
-            "seeding": self.seeding.progress() if self.seeding.active else {},
-            "evaluation": [{"version": r.version, **r.accuracies()} for r in self.evaluation.rounds],
-        }
+        parts = self.admission, self.weights, self.evaluation, self.seeding, self.safety
+        return {"step": self._step, "steps": self._config.learner.steps, **of_now(*parts), **self.log.status()}
 
     def _wake(self) -> None:
         self._changed.set()
