@@ -25,6 +25,7 @@ from common import messages as m
 from common.clock import Clock
 from common.config import Config
 from common.errors import PartFailed, WeightTransferFailed
+from common.gpu_load import Gpus, NoGpus
 from common.jobs import Executor
 from common.ledger import Ledger
 from common.types import Lease, Task
@@ -63,7 +64,9 @@ class RolloutActor:
         dial: Callable[[Callable[[object], None]], Intake],
         ledger: Ledger,
         clock: Clock,
+        gpus: Gpus | None = None,
     ) -> None:
+        self._gpus = gpus or NoGpus()
         self._name, self._config, self._engine, self._executor = f"actor-{index}", config, engine, executor
         self._intake = dial(self.notice)
         self._ledger, self._clock = ledger, clock
@@ -187,7 +190,8 @@ class RolloutActor:
     async def _report(self) -> None:
         totals, spans = self._ledger.drain()
         produced = self._meter.drain_produced()
-        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced))
+        gpus = self._gpus.sample(self._ledger.now())
+        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced, gpus))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; its failure ends the actor."""

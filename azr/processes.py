@@ -20,6 +20,7 @@ from azr.wiring import CREDITS, Endpoint, Network, free_port, own_address
 from common import messages as m
 from common.clock import SystemClock
 from common.errors import AzrError, PartFailed
+from common.gpu_load import Gpus, found, nvml
 from common.ledger import Ledger
 from common.transport import Client, Peer, Server
 
@@ -219,6 +220,7 @@ class ActorProcess(Process):
                 dial,
                 Ledger("wait-lease"),
                 SystemClock(),
+                found(nvml()),
             )
             await lines[0].connect(wait)
             await actor.run()
@@ -286,9 +288,9 @@ class TrainerProcess(Process):
         client = self.network.client(intake, "trainer", self.rank, self.security, "intake")
         link.call(client.connect(self.config.cluster.start_timeout))
         publisher = Publisher(client, own_address(), self.config.cluster.push_timeout)
-        ledger = Ledger("start")
+        ledger, gpus = Ledger("start"), found(nvml())
         probe = self._probe()
-        link.spawn(self._keep_reporting(client, ledger))
+        link.spawn(self._keep_reporting(client, ledger, gpus))
         pushing = link.spawn(publisher.run()) if self.rank == 0 else None
         if pushing is not None:
             # A dead publisher would leave the ranks waiting for a version that never comes: end their line too.
@@ -315,7 +317,7 @@ class TrainerProcess(Process):
             raise
         if pushing is not None:
             pushing.result(timeout=self.config.cluster.grace)
-        link.call(self._report(client, ledger))
+        link.call(self._report(client, ledger, gpus))
         link.call(client.close())
         self.trainer.close()
         return steps
@@ -329,14 +331,14 @@ class TrainerProcess(Process):
         identities = [environment.identity(t) for t in self.config.algorithm.task_types]
         return [codec.encode(environment.solve_prompt(task)) for task in identities]
 
-    async def _report(self, client: Client, ledger: Ledger) -> None:
+    async def _report(self, client: Client, ledger: Ledger, gpus: Gpus) -> None:
         totals, spans = ledger.drain()
-        await client.request(m.Report(self.part, totals, spans, ledger.state))
+        await client.request(m.Report(self.part, totals, spans, ledger.state, gpus=gpus.sample(ledger.now())))
 
-    async def _keep_reporting(self, client: Client, ledger: Ledger) -> None:
+    async def _keep_reporting(self, client: Client, ledger: Ledger, gpus: Gpus) -> None:
         while True:
             await asyncio.sleep(REPORT_INTERVAL)
-            await self._report(client, ledger)
+            await self._report(client, ledger, gpus)
 
 
 def _brief(what: str, limit: int = 400) -> str:

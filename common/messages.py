@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from common import jobs, types
+from common.gpu_load import GpuLoad
 from common.types import Float32Array, Group, Int32Array, Lease, Share, Task, TaskType
 
 # -- handshake ---------------------------------------------------------------------------------------------------
@@ -117,6 +118,7 @@ class Report:
     spans: tuple[tuple[str, float, float], ...] = ()  # (state, begin, end), seconds of the shared wall clock
     state: str = ""
     produced: tuple[tuple[float, int], ...] = ()  # (wall clock, tokens) of each completed request
+    gpus: tuple[GpuLoad, ...] = ()
 
 
 # -- weights -----------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ class Intake:
                 self.admission.renew(peer.index, leases)
                 return m.Ack()
             case m.Deliver(group):
-                return self._deliver(group)
+                return self._deliver(group, peer.index)
             case m.AskNovelty(task_type, key, program_key):
                 return m.Novelty(self.book.status(task_type, key, program_key))
             case m.WantShare(rank, step):
@@ -234,7 +234,7 @@ class Intake:
     def _ended(self, end: Ended) -> None:
         self.leases.ended(end.lease, end.attempt, end.fate, end.step)
 
-    def _deliver(self, group: Group) -> m.Ack:
+    def _deliver(self, group: Group, actor: int) -> m.Ack:
         if group.incarnation != self._config.run.incarnation:
             raise WireError(f"group of incarnation {group.incarnation}: its weights no longer exist")
         require_consistent(group)
@@ -250,15 +250,17 @@ class Intake:
             if opened and not group.failure:
                 self.journal.append(group)
             self.admission.deliver(group)
-            self._form()
+            self._form(actor)
         self._wake()
         return m.Ack()
 
-    def _form(self) -> None:
+    def _form(self, actor: int = -1) -> None:
+        """All batches that are complete; `actor` has just delivered a group."""
         while (batch := self.admission.form()) is not None:
             step = self.admission.batched - 1
             self.journal.append(m.BatchFormed(step, tuple(group.lease for group in batch)))
             self.journal.sync()
+            self.log.mark("batch", step=step, actor=actor)
             self._take_batch(step, batch)
             self.weights.reconsider()
 
@@ -350,6 +352,7 @@ class Intake:
             notice.add_done_callback(self._notices.discard)
         if self.evaluation.due(record.version):
             self.evaluation.begin(record.version)
+        self.log.mark("version", version=record.version, held=int(self.evaluation.active))
         self._form()
         self._finish_if_over()
         self.desk.version_changed()

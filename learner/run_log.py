@@ -89,6 +89,8 @@ class RunLog:
     def step(self, row: Mapping[str, float], ages: Counter[int]) -> None:
         self.last = dict(row)
         self.rows += 1
+        self.mark("step", step=int(row["step"]))
+        self._trace.flush()
         self.sequences += int(row.get("sequences", 0))
         self.staleness.update(ages)
         self._metrics.write(json.dumps(dict(row)) + "\n")
@@ -106,21 +108,29 @@ class RunLog:
         )
         with (self._folder / "evaluation.jsonl").open("a") as file:
             file.writelines(json.dumps(answer) + "\n" for answer in answers)
+        self.mark("evaluated", version=result.version)
 
     def analysis(self, row: Mapping[str, Any]) -> None:
         """Figures that came behind the row of their step."""
         self._metrics.write(json.dumps(dict(row)) + "\n")
 
     def report(self, message: Report) -> None:
-        if message.part not in self._parts:
-            self._parts[message.part] = len(self._parts) + 1
-            self._event(ph="M", name="process_name", args={"name": message.part}, part=message.part)
+        known = self.ledger.get(message.part, {})
+        if message.spans and (not known or sum(message.ledger.values()) < sum(known.values())):
+            self._event(ph="i", name=trace.BEGIN, ts=message.spans[0][1] * 1e6, s="p", part=message.part)
         self.ledger[message.part] = dict(message.ledger)
         self.state[message.part] = message.state
         for state, begin, end in message.spans:
             self._event(ph="X", name=state, ts=begin * 1e6, dur=(end - begin) * 1e6, part=message.part)
         for at, tokens in message.produced:
             self._event(ph="C", name="tokens", ts=at * 1e6, args={"tokens": tokens}, part=message.part)
+        for load in message.gpus:
+            args = {"busy": load.busy, "memory": load.memory}
+            self._event(ph="C", name=f"gpu {load.gpu}", ts=load.at * 1e6, args=args, part=message.part)
+
+    def mark(self, name: str, **args: int) -> None:
+        """Something of the intake that learner steps wait for, now (learner/trace.py)."""
+        self._event(ph="i", name=name, ts=time.time() * 1e6, s="p", args=args, part=trace.INTAKE)
 
     def shares(self) -> dict[str, dict[str, float]]:
         """Per process, the share of its wall time in each ledger state."""
@@ -175,6 +185,9 @@ class RunLog:
         self._trace.close()
 
     def _event(self, *, part: str, **event: Any) -> None:
+        if part not in self._parts:
+            self._parts[part] = len(self._parts) + 1
+            self._event(ph="M", name="process_name", args={"name": part}, part=part)
         self._trace.write(json.dumps({**event, "pid": self._parts[part], "tid": 0}) + trace.END_OF_EVENT)
 
 

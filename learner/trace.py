@@ -1,7 +1,13 @@
 """Reading a run's trace: what happened at the same time.
 
 The trace is Chrome's format (chrome://tracing, ui.perfetto.dev): one process per part, a complete event per ledger
-state, a counter event per completed request.
+state, a counter event per completed request and per sample of a GPU, an instant event BEGIN where the ledger of a
+process begins (a part that is started again has several), and marks of the part INTAKE:
+
+    batch      of `step` formed; the last group came from `actor` (-1: from the journal)
+    version    `version` in service; `held` 1 if it is to be evaluated before another goes out
+    evaluated  the evaluation of `version` is over
+    step       the batch of `step` is trained
 """
 
 from __future__ import annotations
@@ -15,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 END_OF_EVENT = ",\n"
+BEGIN = "begin"
+INTAKE = "intake"
 
 
 @dataclass(frozen=True, slots=True)

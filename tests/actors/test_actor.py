@@ -14,6 +14,7 @@ from actors.triplets import PythonTriplets
 from common import messages as m
 from common.config import Config, EngineConfig, EnvironmentConfig
 from common.errors import PartFailed
+from common.gpu_load import GpuLoad
 from common.jobs import Verdict
 from common.ledger import Ledger
 from common.staleness import StalenessConfig
@@ -30,6 +31,11 @@ PROPOSAL = "<answer>def f(a):\n return a*2\ninput:5</answer>"
 
 def respond(prompt: str, sample: int) -> str:
     return PROPOSAL if prompt.startswith("propose") else "<answer>4</answer>"
+
+
+class OneGpu:
+    def sample(self, at: float) -> tuple[GpuLoad, ...]:
+        return (GpuLoad(at, 0, 0.5, 1 << 30),)
 
 
 class Scene:
@@ -56,6 +62,7 @@ class Scene:
             self.intake.dial,
             self.ledger,
             self.clock,
+            OneGpu(),
         )
         self.run = asyncio.create_task(actor.run())
 
@@ -328,6 +335,13 @@ async def test_open_leases_are_renewed_four_times_per_timeout() -> None:
     await scene.intake.until(m.Deliver, 2)
     await scene.clock.advance(LEASE_TIMEOUT / 4)
     assert scene.intake.of(m.Renew)[-1] == m.Renew(())
+    await scene.stop()
+
+
+async def test_reports_tell_what_the_gpus_do() -> None:
+    scene = Scene()
+    await scene.clock.advance(2 * REPORT_INTERVAL)
+    assert [report.gpus for report in scene.intake.of(m.Report)] == [OneGpu().sample(t) for t in (1.0, 2.0)]
     await scene.stop()
 
 

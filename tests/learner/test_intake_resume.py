@@ -231,7 +231,7 @@ async def test_files_for_people_go_on_where_they_were(stages: Setter, tmp_path: 
     await second.close()
     events = trace.read(tmp_path / "trace.json")
     names = {event["pid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
-    assert sorted(names.values()) == ["actor-0", "trainer-0"]
+    assert sorted(names.values()) == ["actor-0", "intake", "trainer-0"]
     assert [names[e["pid"]] for e in events if e["ph"] == "X"] == ["trainer-0", "actor-0", "trainer-0"]
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [0, 1]

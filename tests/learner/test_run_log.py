@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.config import AlgorithmConfig
+from common.gpu_load import GpuLoad
 from common.messages import Report
 from common.types import TASK_TYPES, Group, Kind, Span
 from learner import trace
@@ -131,6 +132,25 @@ def test_overlap_counts_steps_in_which_tokens_came(tmp_path: Path, opened: Opene
     assert log.summary({}, [])["overlap"] == {"steps": 2, "with_tokens": 1}
 
 
+def test_the_trace_tells_where_ledgers_begin_what_gpus_did_and_what_steps_waited_for(
+    tmp_path: Path, opened: Opener
+) -> None:
+    log = opened()
+    state = ("generate", 1.0, 2.0)
+    log.report(Report("actor-0", {"generate": 1.0}, (state,), gpus=(GpuLoad(1.5, 3, 0.25, 7),)))
+    log.report(Report("actor-0", {"generate": 2.0}, (("generate", 2.0, 3.0),)))
+    log.report(Report("actor-0", {"idle": 0.5}, (("idle", 9.0, 9.5),)))  # started again
+    log.mark("batch", step=0, actor=2)
+    log.step({"step": 0}, Counter())  # what a step leaves is on disk
+    events = trace.read(tmp_path / "trace.json")
+    assert [e["ts"] for e in events if e["name"] == trace.BEGIN] == [1e6, 9e6]
+    (load,) = [e for e in events if e["name"] == "gpu 3"]
+    assert (load["ph"], load["ts"], load["args"]) == ("C", 1.5e6, {"busy": 0.25, "memory": 7})
+    (intake,) = [e["pid"] for e in events if e["ph"] == "M" and e["args"]["name"] == trace.INTAKE]
+    marks = [(e["name"], e["args"]) for e in events if e["pid"] == intake and e["ph"] == "i"]
+    assert marks == [("batch", {"step": 0, "actor": 2}), ("step", {"step": 0})]
+
+
 def test_a_trace_can_be_read_wherever_it_was_cut(tmp_path: Path, opened: Opener) -> None:
     log = opened()
     log.report(spans("trainer-0", ("train", 1.0, 2.0), ("wait-batch", 2.0, 3.0)))
@@ -141,7 +161,7 @@ def test_a_trace_can_be_read_wherever_it_was_cut(tmp_path: Path, opened: Opener)
     for size in range(2, len(whole) + 1):
         cut.write_text(whole[:size])
         counts.append(len(trace.read(cut)))
-    assert sorted(set(counts)) == [0, 1, 2, 3]
+    assert sorted(set(counts)) == [0, 1, 2, 3, 4]  # a name, a begin, two states
     assert counts == sorted(counts)
 
 
