@@ -1,4 +1,4 @@
-"""The command line: `azr train`, `azr check`, `azr base`, `azr execute`, `azr simulate`, `azr experiment`.
+"""The command line: `azr train`, `check`, `base`, `execute`, `report`, `simulate` and `experiment`.
 
 Only argparse and light modules are imported here; each command imports what it needs when it runs, so `--help` is
 quick. An AzrError is an answer to the user, printed without a traceback; anything else is a bug and keeps its own.
@@ -112,6 +112,15 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("--executions", metavar="N", type=int, help="with --bench: run so many, look for leaks")
     execute.add_argument("--json", metavar="OUT", type=Path, help="with --bench: write the figures there, too")
     execute.set_defaults(command=_execute)
+
+    report = commands.add_parser(
+        "report",
+        help="where the time of a run went, and what its learner waited for",
+        description="Print, for a run that goes on or is over, the share of time of every process in each state, the "
+        "critical path of its learner steps, and the use of GPUs. Ends with 1 if states do not sum to wall time.",
+    )
+    report.add_argument("run", metavar="RUN", help="its folder, or its name in runs/")
+    report.set_defaults(command=_report)
 
     simulation = commands.add_parser(
         "simulate",
@@ -249,6 +258,14 @@ def _execute(parsed: argparse.Namespace) -> int:
 
     jobs = parsed.jobs or inspect().cores
     return execute(rows, config, shards=jobs, policy=not parsed.no_policy, check=parsed.check)
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from azr.report import report
+
+    text, sound = report(_run_folder(parsed.run))
+    print(text)
+    return 0 if sound else FAILED
 
 
 def _simulate(parsed: argparse.Namespace) -> int:

@@ -48,7 +48,15 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize(
     "words",
-    [["--help"], ["train", "--help"], ["check", "--help"], ["base", "--help"], ["experiment", "learning", "--help"]],
+    [
+        ["--help"],
+        ["train", "--help"],
+        ["check", "--help"],
+        ["report", "--help"],
+        ["simulate", "--help"],
+        ["base", "--help"],
+        ["experiment", "learning", "--help"],
+    ],
 )
 def test_help_is_there_for_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
@@ -64,6 +72,7 @@ def test_help_is_there_for_every_command(words: list[str], capsys: pytest.Captur
         (["train", "a.yaml", "b.yaml"], "one configuration at a time"),
         (["train", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["train", "--resume", "no-such-run"], "no run at no-such-run"),
+        (["report", "no-such-run"], "no run at no-such-run"),
         (["base", "--steps", "0"], "--steps must be at least 1"),
         (["base", "--out", "configs"], "configs exists"),
     ],

@@ -1,0 +1,81 @@
+"""`azr report RUN`: where the time of a run went, from its folder alone, while it goes on or afterwards.
+
+Three tables: the share of every process's wall time in each state of its ledger, held against what they must sum to;
+the critical path (azr/critical_path.py); and what NVML told of the GPUs, where there are any.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from azr.critical_path import CriticalPath, critical_path
+from azr.timeline import Process, Timeline, load_rows, read
+from common.config import load
+from common.errors import ConfigError
+
+TOLERANCE = 0.01  # of wall time that the states of a process may be off
+GIB = 1 << 30
+
+
+def report(folder: Path) -> tuple[str, bool]:
+    """The text, and whether the states of every process sum to its wall time. ConfigError if it is no run."""
+    if not (folder / "config.yaml").exists():
+        raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
+    timeline = read(folder)
+    broken = [process for process in timeline.processes if abs(process.residue) > TOLERANCE]
+    lines = [f"run {folder}", _progress(folder), ""]
+    if not timeline.processes:
+        return "\n".join([*lines, "no process has reported yet"]), True
+    lines += [*_states(timeline), *_verdict(broken), "", *_path(critical_path(timeline)), *_gpus(timeline)]
+    return "\n".join(lines), not broken
+
+
+def _progress(folder: Path) -> str:
+    steps = load(folder / "config.yaml").learner.steps
+    done = 1 + max((int(row["step"]) for row in load_rows(folder / "metrics.jsonl") if "groups" in row), default=-1)
+    if not (folder / "summary.json").exists():
+        return f"{done} of {steps} steps; not over, or ended without a summary"
+    summary = json.loads((folder / "summary.json").read_text())
+    return (
+        f"{done} of {steps} steps; {summary['seconds']:.1f} s, {summary['sequences']} sequences, "
+        f"{summary['sequences_per_second']:.1f} a second"
+    )
+
+
+def _states(timeline: Timeline) -> Iterator[str]:
+    yield "where time went (share of the wall time of each process)"
+    yield f"  {'process':<12}{'seconds':>9}{'residue':>10}  states"
+    for process in timeline.processes:
+        wall = process.wall or 1.0
+        shares = "  ".join(f"{state} {seconds / wall:.1%}" for state, seconds in process.states.items())
+        again = f"  (started {len(process.lives)} times)" if len(process.lives) > 1 else ""
+        yield f"  {process.name:<12}{process.wall:>9.1f}{process.residue:>+10.2%}  {shares}{again}"
+
+
+def _verdict(broken: list[Process]) -> Iterator[str]:
+    if not broken:
+        yield f"  the states of each process sum to its wall time within {TOLERANCE:.0%}"
+    for process in broken:
+        what = "missing from" if process.residue < 0 else "counted twice in"
+        yield f"  BROKEN: {abs(process.residue):.1%} of the time of {process.name} is {what} its ledger"
+
+
+def _path(path: CriticalPath | None) -> Iterator[str]:
+    if path is None:
+        yield "critical path: none, no trainer has reported"
+        return
+    yield f"critical path of {path.steps} learner steps, {path.seconds:.1f} s (what a step waited for)"
+    yield f"  {'seconds':>9}{'share':>8}{'steps':>7}  state"
+    for found in path.stretches:
+        waited = "trainer-0 wait-batch <- " if found.waited else ""
+        share = found.seconds / path.seconds
+        yield f"  {found.seconds:>9.2f}{share:>8.1%}{found.steps:>7}  {waited}{found.part} {found.state}"
+
+
+def _gpus(timeline: Timeline) -> Iterator[str]:
+    if timeline.gpus:
+        yield from ("", "GPUs, as sampled by each process (NVML)", f"  {'process':<12}{'gpu':<8}{'busy':>7}{'GiB':>8}")
+    for gpu in timeline.gpus:
+        yield f"  {gpu.process:<12}{gpu.name:<8}{gpu.busy:>7.1%}{gpu.memory / GIB:>8.1f}"
