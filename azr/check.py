@@ -84,7 +84,7 @@ def examine(
             asked = needs(config, model)
             if not config.cluster.address:
                 findings += _gpus(asked, free_gpus())
-    findings += model_check.held_out(config)
+    findings += model_check.held_out(config) if config.learner.trainers else _without_learner(config)
     findings += _parts(machine)
     findings += _cluster(config, listens)
     return Examination(config, machine, shape, started, tuple(findings), asked)
@@ -111,6 +111,18 @@ def report(result: Examination) -> str:
     text += ["", *map(str, sorted(result.findings, key=lambda finding: not finding.fatal))]
     text.append("this run will not work as it is" if result.errors else "nothing stands in the way of this run")
     return "\n".join(text)
+
+
+def _without_learner(config: Config) -> Iterator[Finding]:
+    """What a run of actors and executor alone leaves out."""
+    asked = {"eval.tasks": config.eval.tasks, "eval.harder": config.eval.harder}
+    unused = [f"{key}={count}" for key, count in asked.items() if count]
+    if unused:
+        yield Finding(
+            False,
+            f"learner.kind=none: nothing is trained or evaluated, {' and '.join(unused)} has no effect",
+            "eval.tasks=0 eval.harder=0",
+        )
 
 
 def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Process, ...]) -> Iterator[Finding]:

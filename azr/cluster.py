@@ -81,14 +81,15 @@ class Cluster:
         progress("starting intake, executor, learner and engines")
         intake = self._create("intake", IntakeProcess, placement.learner)
         shards = [self._create(f"executor-{i}", ShardProcess, ()) for i in range(config.executor.shards)]
-        ranks = [self._create(f"trainer-{i}", TrainerProcess, placement.learner) for i in range(config.learner.ranks)]
+        trainers = range(config.learner.trainers)
+        ranks = [self._create(f"trainer-{i}", TrainerProcess, placement.learner) for i in trainers]
         actors = [self._create(f"actor-{i}", ActorProcess, placement.engine) for i in range(config.engine.actors)]
         for part in self.parts.values():
             await self._placed(part)
         await self._introduce(*actors, *ranks)
         self.intake = await self._within(intake, intake.handle.start.remote(step if self.resume else None))
         self.shards = [await self._within(part, part.handle.start.remote()) for part in shards]
-        master = await ranks[0].handle.rendezvous.remote()
+        master = await ranks[0].handle.rendezvous.remote() if ranks else None
         checkpoint = self.resume[1] if self.resume else None
         starting = [self._within(p, p.handle.start.remote(i, master, checkpoint)) for i, p in enumerate(ranks)]
         starting += [self._within(p, p.handle.start.remote(i)) for i, p in enumerate(actors)]

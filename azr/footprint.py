@@ -52,12 +52,12 @@ def processes(config: Config, shape: Shape) -> tuple[Process, ...]:
     """Everything that a run of `config` starts, in the order of starting."""
     engine, executor = config.engine, config.executor
     ray = () if config.cluster.address else (Process("ray", 1, RAY, 0.1, "head, raylet and agents, summed"),)
-    gpu = on_gpus(config)
+    gpu, trains = on_gpus(config), config.learner.trainers > 0
     return (
         Process("driver", 1, DRIVER, 0.0, "azr train: starts and watches the others, live view"),
         *ray,
         Process("intake", 1, INTAKE, 0.2, "leases, admission, task book, journal, batches"),
-        Process("analysis", 1, ANALYSIS, 0.1, "figures of trained batches, niced and confined"),
+        *([Process("analysis", 1, ANALYSIS, 0.1, "figures of trained batches, niced and confined")] if trains else ()),
         Process(
             "executor",
             executor.shards,
@@ -74,7 +74,7 @@ def processes(config: Config, shape: Shape) -> tuple[Process, ...]:
             if gpu
             else f"vLLM engine, weights, staged weights, {engine.kv_cache_gib:g} GiB of KV cache",
         ),
-        *_trainers(config, shape, gpu),
+        *(_trainers(config, shape, gpu) if trains else ()),
     )
 
 
@@ -123,12 +123,14 @@ def trainer_memory(config: Config, shape: Shape) -> int:
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:
     """On disk at most: those kept and the one being written; weights and both AdamW moments, these in float32."""
+    if not config.learner.trainers:
+        return 0
     return (config.learner.keep_checkpoints + 1) * (_width(config) + 2 * NUMBER) * shape.parameters
 
 
 def requested_cpus(config: Config) -> float:
     """Logical CPUs that all processes of a run ask Ray for."""
-    counts = {"executor": config.executor.shards, "trainer": config.learner.ranks, "actor": config.engine.actors}
+    counts = {"executor": config.executor.shards, "trainer": config.learner.trainers, "actor": config.engine.actors}
     return CPUS["intake"] + sum(CPUS[role] * count for role, count in counts.items())
 
 

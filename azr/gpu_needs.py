@@ -42,6 +42,7 @@ def asked(needs: GpuNeeds) -> str:
     return " and ".join(
         f"{need.count} with {need.total / GIB:.1f} GiB for {what}"
         for need, what in ((needs.learner, "trainer ranks"), (needs.engine, "engines"))
+        if need.count
     )
 
 
@@ -70,17 +71,23 @@ def lines(needs: GpuNeeds) -> list[str]:
     full = shape.kv_bytes(width) * limits.max_model_len
     made = f", of {shape.positions:,} that the model was made for" if shape.positions else ""
     kept = f"{needs.kept.total / GIB:.1f} with all activations kept"
+    trains = needs.learner.count > 0
+    each = "each trainer rank and each engine" if trains else "each engine"
+    title = f"trainer rank, each of {needs.learner.count}, ZeRO-{config.learner.zero_stage}"
+    copies = snapshots(shape.parameters, width)
+    push = (
+        f"a push in host memory: {copies / GIB:.1f} GiB at rank 0 ({copies // weights} copies), "
+        f"{staged(shape.parameters, width) / GIB:.1f} GiB at each actor"
+    )
     return [
-        f"GPUs: {needs.count}, one for each trainer rank and each engine; model.dtype={config.model.dtype}",
-        *_table(needs.learner, f"trainer rank, each of {needs.learner.count}, ZeRO-{config.learner.zero_stage}", kept),
+        f"GPUs: {needs.count}, one for {each}; model.dtype={config.model.dtype}",
+        *(_table(needs.learner, title, kept) if trains else ()),
         *_table(needs.engine, f"engine, each of {needs.engine.count}", ""),
         f"KV cache: {shape.kv_bytes(width):,} B a token, {full / GIB:.2f} GiB a sequence of {limits.max_model_len:,} "
         f"tokens, {sequences(config, shape, width)} such sequences",
         f"sequences: prompts of {limits.max_model_len - limits.max_tokens:,} + answers of {limits.max_tokens:,} = "
         f"{limits.max_model_len:,} tokens{made}",
-        f"a push in host memory: {snapshots(shape.parameters, width) / GIB:.1f} GiB at rank 0 "
-        f"({snapshots(shape.parameters, width) // weights} copies), "
-        f"{staged(shape.parameters, width) / GIB:.1f} GiB at each actor",
+        *([push] if trains else ()),
     ]
 
 

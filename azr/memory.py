@@ -76,7 +76,7 @@ def learner(config: Config, model: Architecture, *, checkpointing: bool) -> Need
     how = "one recomputed at a time" if checkpointing else "all kept"
     return Need(
         "learner",
-        ranks,
+        settings.trainers,
         (
             *states(shape.parameters, stage, ranks, width),
             *reference(shape.parameters, settings.kl),

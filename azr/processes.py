@@ -77,16 +77,19 @@ class IntakeProcess(Process):
         from learner.evaluation import held_out_programs, questions
         from learner.intake import Intake
         from learner.intrinsic import Programs, measures
+        from learner.rollout_only import RolloutOnly
 
         environment = PythonTriplets(self.config.environment)
-        asked = questions(Path(self.config.model.path), self.config.eval)
+        trains = self.config.learner.trainers > 0
+        asked = questions(Path(self.config.model.path), self.config.eval) if trains else []
         barred = held_out_programs(Path(self.config.model.path))
         seeds = [environment.identity(t) for t in self.config.algorithm.task_types]
-        analysis = (sys.executable, "-m", "azr.analyse", str(self.folder))
+        analysis = (sys.executable, "-m", "azr.analyse", str(self.folder)) if trains else ()
         programs: Programs | None = None
         if measures(self.config.intrinsic):
             from learner import program as programs
-        self.intake = Intake(
+        kind = Intake if trains else RolloutOnly
+        self.intake = kind(
             self.config, self.folder, seeds, asked, SystemClock(), self._notify, barred, analysis, programs
         )
         if resume_step is not None:

@@ -122,6 +122,8 @@ def _continue(resume: Path, config: Config) -> tuple[Path, Config, tuple[int, Pa
     """Before its first checkpoint a run goes on from the base model, with the seeds that its book holds."""
     from learner.resume_point import latest_checkpoint
 
+    if not config.learner.trainers:
+        raise ConfigError(f"{resume} has no learner (learner.kind=none) and so no checkpoint: begin another run")
     folder = resume.absolute()
     step, checkpoint = latest_checkpoint(folder)
     if step >= config.learner.steps:

@@ -103,9 +103,15 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
     lines = [
         f"run {folder}",
         f"{'steps':24}{summary['steps']}",
-        f"{'trained sequences':24}{summary['sequences']}",
+        f"{'discarded sequences' if 'rollout' in summary else 'trained sequences':24}{summary['sequences']}",
     ]
     lines.append(f"{'sequences per second':24}{summary['sequences_per_second']:.1f}")
+    if "rollout" in summary:
+        rates = summary["rollout"]
+        lines.append(
+            f"{'actors and executor':24}{rates['sequences_per_second']:.1f} sequences and "
+            f"{rates['tokens_per_second']:.0f} answer tokens a second, over {rates['seconds']:.1f} s"
+        )
     rounds = summary["evaluation"]
     for task_type in TASK_TYPES:
         lines += _before_after(f"held-out {task_type}", rounds, task_type)

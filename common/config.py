@@ -153,6 +153,7 @@ class ExecutorConfig:
 
 @dataclass(frozen=True)
 class LearnerConfig(OffPolicyConfig):
+    kind: str = "deepspeed"  # deepspeed | none: no trainer, groups are acknowledged and discarded
     steps: int = 80
     ranks: int = 1
     zero_stage: int = 0
@@ -166,6 +167,11 @@ class LearnerConfig(OffPolicyConfig):
     keep_checkpoints: int = 2
     threads: int = 1
     probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
+
+    @property
+    def trainers(self) -> int:
+        """Processes that train."""
+        return self.ranks if self.kind != "none" else 0
 
 
 @dataclass(frozen=True)
@@ -278,6 +284,10 @@ def check(config: Config) -> None:
             all(word.strip() for word in config.environment.error_banned),
             "environment.error_banned has an empty word, which every program holds; [] bans nothing",
         ),
+        (
+            config.learner.trainers > 0 or not config.engine.join_after,
+            "engine.join_after waits for a version, and with learner.kind=none there is none after version 0",
+        ),
         (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
         (
             not config.eval.forced or config.environment.prompts == "compact",
@@ -317,6 +327,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "safety.on_flag": ("log", "drop", "stop"),
     "engine.kind": ("inprocess", "async"),
     "engine.kv_policy": ("recompute", "keep"),
+    "learner.kind": ("deepspeed", "none"),
     "cluster.transport": ("auto", "ipc", "tcp"),
     "logging.view": ("auto", "live", "plain"),
     "logging.wandb": ("auto", "offline", "online", "disabled"),

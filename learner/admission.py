@@ -51,7 +51,7 @@ class _Open:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The one end of a lease. `fate` is trained, unused, evaluated, seeded or the reason of a drop."""
+    """The one end of a lease. `fate` is trained, discarded, unused, evaluated, seeded or the reason of a drop."""
 
     lease: int
     attempt: int
@@ -227,9 +227,9 @@ class Admission:
                 self._end(group.lease, group.attempt, reason)
         self._checked = True
 
-    def trained(self, step: int, batch: Iterable[Group]) -> None:
+    def trained(self, step: int, batch: Iterable[Group], fate: str = "trained") -> None:
         for group in batch:
-            self._end(group.lease, group.attempt, "trained", step)
+            self._end(group.lease, group.attempt, fate, step)
 
     # -- versions ------------------------------------------------------------------------------------------------
 

@@ -61,6 +61,19 @@ def step_row(
     return row
 
 
+def rollout_row(step: int, batch: Sequence[Group], config: Config, *, seconds: float) -> dict[str, float]:
+    """The row of metrics.jsonl for a batch that is discarded; `seconds` since the one before. All was sampled by
+    version 0, which is not stale, and every sample counts as a sequence."""
+    return {
+        "step": step,
+        "incarnation": config.run.incarnation,
+        "time": time.time(),
+        "seconds": seconds,
+        **batch_metrics(0, batch, ()),
+        "sequences": sum(len(group.samples) for group in batch),
+    }
+
+
 def of_now(
     admission: Admission, weights: WeightSync, evaluation: Evaluation, seeding: Seeding, safety: SafetyLog
 ) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class Intake:
         self.safety = SafetyLog(folder / "safety.jsonl", config.safety.on_flag)
         self.journal = Journal(folder / "journal", keep=config.logging.keep_journal)
         self.finished = asyncio.Event()
+        self.rates: dict[str, Any] = {}  # for the summary, of a run without a learner
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._batches: dict[int, list[Group]] = {}  # formed, not yet in the book
         self._shares: dict[int, list[Share]] = {}
@@ -165,6 +166,7 @@ class Intake:
             **of_pushes(self._pushes),
             "flags": dict(self.safety.counts),
             "analysis": dict(self.analyst.counts),
+            **self.rates,
         }
         summary = self.log.summary(figures, self.evaluation.rounds)
         self.log.close()
@@ -366,9 +368,12 @@ class Intake:
     def _finish_if_over(self) -> None:
         last = self._config.learner.steps
         if min(self.admission.version, self._saved) >= last and not self.evaluation.active:
-            self.finished.set()
-            self.desk.close()
-            self._wake()
+            self._finish()
+
+    def _finish(self) -> None:
+        self.finished.set()
+        self.desk.close()
+        self._wake()
 
     # -- view ----------------------------------------------------------------------------------------------------
 

@@ -94,6 +94,10 @@ class WeightSync:
         self._engines[index] = _Engine()
         self._wake.set()
 
+    def adopt(self, index: int) -> None:
+        """The engine that joined serves what it was started with, version 0: nobody publishes anything."""
+        self._engines[index].committed = self.version = 0
+
     def engine_left(self, index: int) -> None:
         engine = self._engines.pop(index, None)
         if engine is None:

@@ -62,6 +62,21 @@ def test_a_model_that_will_be_built_on_a_roomy_machine_has_no_findings() -> None
     assert 2 * GIB < result.memory < 5 * GIB
 
 
+def test_a_run_without_learner_starts_none_and_says_what_has_no_effect() -> None:
+    result = examine(tiny("learner.kind=none", "engine.actors=3", "eval.harder=0"), ROOMY)
+    assert {process.name for process in result.processes} == {"driver", "ray", "intake", "executor", "actor"}
+    (text,) = texts(result, fatal=False)
+    assert "learner.kind=none" in text and "eval.tasks=1 has no effect" in text
+    assert not result.errors  # a trainer beside three actors would ask for more logical CPUs than there are
+    assert examine(tiny("learner.kind=none", "eval.tasks=0", "eval.harder=0"), ROOMY).findings == ()
+
+
+def test_a_run_without_learner_needs_gpus_for_engines_alone() -> None:
+    result = examine(load("7b-coder.yaml", ["learner.kind=none"]), ROOMY, lambda *_: True, lambda: ())
+    assert result.gpus is not None and result.gpus.count == result.config.engine.actors
+    assert "trainer" not in report(result)
+
+
 def test_a_folder_is_measured_without_loading_it(tmp_path: Path) -> None:
     found = shape(model(tmp_path / "model", shards=3, max_position_embeddings=512))
     assert found == Shape(48, layers=2, hidden=128, heads=4, kv_heads=4, head_dim=32, vocabulary=460, positions=512)

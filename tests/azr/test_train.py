@@ -36,6 +36,11 @@ def test_after_it_from_the_newest_one_until_all_steps_are_trained(tmp_path: Path
         _continue(tmp_path, a_config(tmp_path, steps=3))
 
 
+def test_without_a_learner_there_is_nothing_to_continue(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"learner\.kind=none"):
+        _continue(tmp_path, Config(learner=LearnerConfig(kind="none")))
+
+
 @pytest.mark.parametrize(
     ("seeds", "message"),
     [

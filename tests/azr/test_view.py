@@ -185,6 +185,13 @@ def test_the_closing_table() -> None:
     ]
 
 
+def test_the_closing_table_of_a_run_without_learner() -> None:
+    rates = {"seconds": 10.0, "sequences_per_second": 432.1, "tokens_per_second": 2345.6}
+    rows = table({**SUMMARY, "rollout": rates, "evaluation": []}, FOLDER).splitlines()
+    assert "discarded sequences     4321" in rows
+    assert "actors and executor     432.1 sequences and 2346 answer tokens a second, over 10.0 s" in rows
+
+
 def test_the_closing_table_tells_harder_tasks_apart() -> None:
     rounds = [
         {**r, "sets": {"harder": {"accuracy": dict.fromkeys(r["accuracy"], 0.0625)}}} for r in SUMMARY["evaluation"]

@@ -57,13 +57,20 @@ def test_an_override_without_key_or_value_says_how_to_write_one(override: str) -
 @pytest.mark.parametrize(
     "override",
     [
-        "learner.zero_stage=4", "staleness.eta=-2", "engine.kind=gpu", "environment.shown=6", "learner.betas=[0.9]",
-        "algorithm.invalid_reward=-1.5", "algorithm.invalid_reward=0.1",
+        "learner.zero_stage=4", "learner.kind=no", "staleness.eta=-2", "engine.kind=gpu", "environment.shown=6",
+        "learner.betas=[0.9]", "algorithm.invalid_reward=-1.5", "algorithm.invalid_reward=0.1",
     ],
 )  # fmt: skip
 def test_a_bound_names_its_key(override: str) -> None:
     with pytest.raises(ConfigError, match=override.partition("=")[0]):
         load("tiny.yaml", [override])
+
+
+def test_without_a_learner_nobody_joins_at_a_later_version() -> None:
+    config = load("tiny.yaml", ["learner.kind=none", "learner.ranks=2"])
+    assert (config.learner.trainers, load("tiny.yaml", ["learner.ranks=2"]).learner.trainers) == (0, 2)
+    with pytest.raises(ConfigError, match=r"engine\.join_after"):
+        load("tiny.yaml", ["learner.kind=none", "engine.join_after=1"])
 
 
 def test_a_thought_is_begun_once() -> None:

@@ -40,13 +40,18 @@ class Stage:
     """`crash` ends it as kill -9 would: nothing is closed or flushed, except that files let go of their handles."""
 
     def __init__(
-        self, config: Config, folder: Path, held_out: Sequence[Task] = (), analysis: Sequence[str] = ()
+        self,
+        config: Config,
+        folder: Path,
+        held_out: Sequence[Task] = (),
+        analysis: Sequence[str] = (),
+        kind: type[Intake] = Intake,
     ) -> None:
         self.config = config
         self.clock = FakeClock()
         self.notices: list[tuple[int, object]] = []
         asked = [Question(task) for task in held_out]
-        self.intake = Intake(config, folder, SEEDS, asked, self.clock, self.notify, analysis=analysis)
+        self.intake = kind(config, folder, SEEDS, asked, self.clock, self.notify, analysis=analysis)
         self.published: list[int] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._over = False
