@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from common.cluster import ClusterConfig
 from common.composite import CompositeConfig
 from common.config_keys import known, reason
 from common.errors import ConfigError
@@ -184,19 +185,6 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
-class ClusterConfig:
-    address: str = ""  # empty: a Ray of our own on this machine
-    cpus: int = 2  # logical CPUs offered to a Ray of our own
-    pin: bool = False  # engines on one half of this machine's cores, learner and intake on the other
-    start_timeout: float = 240.0
-    placement_timeout: float = 30.0
-    push_timeout: float = 60.0  # each phase of a weight push; a member that takes longer leaves service
-    transport: str = "auto"  # ipc | tcp | auto: ipc when all is on one machine
-    grace: float = 15.0  # seconds a part gets to stop
-    restarts: int = 3  # of one part, before the run fails
-
-
-@dataclass(frozen=True)
 class LoggingConfig:
     view: str = "auto"  # live | plain | auto
     wandb: str = "auto"  # auto: online if logged in | offline | online | disabled
@@ -297,6 +285,7 @@ def check(config: Config) -> None:
             config.executor.first_slice <= config.executor.cpu_limit <= config.executor.wall_limit,
             "executor.first_slice, cpu_limit and wall_limit must not decrease in this order",
         ),
+        *config.cluster.rules,
         *config.staleness.rules,
         *config.composite.rules,
         *config.learner.off_policy_rules,
@@ -328,7 +317,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "engine.kind": ("inprocess", "async"),
     "engine.kv_policy": ("recompute", "keep"),
     "learner.kind": ("deepspeed", "none"),
-    "cluster.transport": ("auto", "ipc", "tcp"),
     "logging.view": ("auto", "live", "plain"),
     "logging.wandb": ("auto", "offline", "online", "disabled"),
 }
@@ -367,9 +355,6 @@ _LEAST: dict[str, tuple[float, str]] = {
     "learner.threads": (1, ""),
     "eval.tasks": (0, ""),
     "eval.harder": (0, ""),
-    "cluster.cpus": (1, ""),
-    "cluster.push_timeout": (1, " second"),
-    "cluster.restarts": (0, ""),
 }
 
 
