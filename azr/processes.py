@@ -78,6 +78,7 @@ class IntakeProcess(Process):
         from learner.intake import Intake
         from learner.intrinsic import Programs, measures
         from learner.rollout_only import RolloutOnly
+        from learner.watchdog import Watchdog
 
         environment = PythonTriplets(self.config.environment)
         trains = self.config.learner.trainers > 0
@@ -94,9 +95,11 @@ class IntakeProcess(Process):
         )
         if resume_step is not None:
             self.intake.resume(resume_step)
+        bounds = self.config.cluster.watchdog, self.config.cluster.watchdog_end
+        self.watchdog = Watchdog(self.intake, SystemClock(), *bounds)
         roles = {"actor", "trainer"}
         bind = self.network.bind_address(self.part)
-        self.server = self.network.server(bind, self.intake, roles, CREDITS, self.security)
+        self.server = self.network.server(bind, self.watchdog, roles, CREDITS, self.security)
         await self.server.start()
         return Endpoint(self.server.address, self.public_key())
 
@@ -107,15 +110,16 @@ class IntakeProcess(Process):
         """Until every batch is trained, pushed and evaluated."""
         serving = asyncio.create_task(self.server.serve_forever())
         working = asyncio.create_task(self.intake.run())
+        watching = asyncio.create_task(self.watchdog.run())
         try:
-            done, _ = await asyncio.wait({serving, working}, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({serving, working, watching}, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
             raise self.failure(error) from None
         finally:
-            serving.cancel()
-            working.cancel()
+            for task in (serving, working, watching):
+                task.cancel()
         await self.stop_actors("the run is over")
 
     async def stop_actors(self, reason: str) -> None:
@@ -128,7 +132,7 @@ class IntakeProcess(Process):
         await self.intake.reached(version)
 
     async def status(self) -> dict[str, Any]:
-        return self.intake.status()
+        return {**self.intake.status(), "stall": list(self.watchdog.stall)}
 
     async def close(self) -> dict[str, Any]:
         """The summary of the run, also when it was cut short."""

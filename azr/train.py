@@ -95,8 +95,13 @@ async def _run(
 
 
 async def _watch(cluster: Any, view: View, tracking: Tracking) -> None:
+    limit = cluster.config.cluster.watchdog
     while True:
-        view.show(await cluster.status())
+        asked = asyncio.ensure_future(cluster.status())
+        done, _ = await asyncio.wait({asked}, timeout=limit or None)
+        if not done:
+            view.progress(f"the intake has not answered for {limit:.0f} s; its log: logs/intake.log")
+        view.show(await asked)
         tracking.catch_up()
         await asyncio.sleep(VIEW_INTERVAL)
 

@@ -28,6 +28,7 @@ class View:
         self._live = Live(console=self._console, refresh_per_second=2) if live else None
         self._folder = folder
         self._shown = ""
+        self._stalled = False
 
     def __enter__(self) -> Self:
         self._print(f"run folder: {self._folder}")
@@ -45,6 +46,9 @@ class View:
         self._print(f"· {what}")
 
     def show(self, status: Mapping[str, Any]) -> None:
+        if status["stall"] and not self._stalled:
+            self._print("\n  ".join(status["stall"]))
+        self._stalled = bool(status["stall"])
         if self._live is not None:
             self._live.update(screen(status))
         elif (shown := _seeding(status) or f"step {status['step']}") != self._shown:
@@ -93,6 +97,8 @@ def screen(status: Mapping[str, Any]) -> Panel:
     bar.add_row(ProgressBar(total=status["steps"], completed=status["step"], width=60))
     head.append(f"   {seeding}" if (seeding := _seeding(status)) else "")
     rows: list[RenderableType] = [head, bar, streams, Text(f"staleness of trained tokens  {staleness}"), parts]
+    if status["stall"]:
+        rows.append(Text("\n  ".join(status["stall"]), style="bold"))
     if status["flags"]:
         rows.append(Text(f"thoughts flagged by the safety rules: {status['flags']}, see safety.jsonl", style="bold"))
     return Panel(Group(*rows, *(Text(_accuracy(r)) for r in status["evaluation"])), title="azr")

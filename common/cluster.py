@@ -16,6 +16,8 @@ class ClusterConfig:
     transport: str = "auto"  # ipc | tcp | auto: ipc when all is on one machine
     grace: float = 15.0  # seconds a part gets to stop
     restarts: int = 3  # of one part, before the run fails
+    watchdog: float = 120.0  # seconds in which nothing moves until it is told who waits for whom; 0: never
+    watchdog_end: float = 0.0  # seconds in which nothing moves until the run ends; 0: never
 
     @property
     def rules(self) -> list[tuple[bool, str]]:
@@ -24,5 +26,10 @@ class ClusterConfig:
             (self.cpus >= 1, "cluster.cpus must be at least 1"),
             (self.push_timeout >= 1, "cluster.push_timeout must be at least 1 second"),
             (self.restarts >= 0, "cluster.restarts must be at least 0"),
+            (self.watchdog >= 0, "cluster.watchdog must be at least 0 seconds (0: never)"),
+            (
+                self.watchdog_end == 0 or self.watchdog_end >= self.watchdog,
+                "cluster.watchdog_end must be 0 (never) or at least cluster.watchdog, which tells what the matter is",
+            ),
             (self.transport in ("auto", "ipc", "tcp"), "cluster.transport must be auto, ipc or tcp"),
         ]

@@ -283,6 +283,14 @@ class Admission:
         return +self._open_by_kind
 
     @property
+    def holders(self) -> dict[int | None, Counter[Kind]]:
+        """Open leases by actor; None: given back and not granted again."""
+        held: dict[int | None, Counter[Kind]] = {}
+        for lease in self._open.values():
+            held.setdefault(lease.actor, Counter())[lease.lease.kind] += 1
+        return held
+
+    @property
     def waiting(self) -> dict[Kind, int]:
         return {kind: len(groups) for kind, groups in self._waiting.items()}
 

@@ -31,6 +31,7 @@ _T = TypeVar("_T")
 STOP = Push(-1, -1, 0, stop=True)
 ENGINE_ATTEMPTS = 2  # broken broadcasts in a row after which an engine that failed in each leaves service
 NO_ANSWER = "no answer"
+PUBLISHER = "trainer-0"
 PUSH_ATTEMPTS = 3  # pushes in a row abandoned with no engine to blame, after which the publisher is
 
 
@@ -54,6 +55,17 @@ class PushRecord:
     loads: list[float] = field(default_factory=list)
     probe_difference: float = 0.0
     checksums: dict[int, str] = field(default_factory=dict)  # by engine, where asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """What a push waits for: `parts` are to `what`, as its text says."""
+
+    parts: tuple[str, ...] = ()
+    what: str = ""
+
+    def __str__(self) -> str:
+        return f"waits for {', '.join(self.parts)} to {self.what}" if self.parts else "none under way"
 
 
 class WeightSync:
@@ -86,6 +98,8 @@ class WeightSync:
         self._want_push: asyncio.Future[Push] | None = None
         self._offer: asyncio.Future[Offer] | None = None
         self._published: asyncio.Future[Published] | None = None
+        self._loading: dict[int, _Engine] = {}  # told to commit
+        self._pushing: int | None = None  # version under way
 
     # -- what peers say ------------------------------------------------------------------------------------------
 
@@ -159,6 +173,21 @@ class WeightSync:
             engine.loaded.set_result(message)
         return Ack()
 
+    @property
+    def pending(self) -> Pending:
+        """Whom the push under way waits for, or the one that is due."""
+        if self._pushing is None:
+            stale = self._target is not None and any(e.committed != self._target for e in self._engines.values())
+            return Pending((PUBLISHER,), "ask for a push") if stale and self._want_push is None else Pending()
+        if self._offer is not None and not self._offer.done():
+            return Pending((PUBLISHER,), f"offer version {self._pushing}")
+        if self._loading:
+            late = tuple(f"actor-{i}" for i, e in self._loading.items() if e.loaded is not None and not e.loaded.done())
+            return Pending(late, f"load version {self._pushing}")
+        sending = self._published is not None and not self._published.done()
+        late = tuple(f"actor-{i}" for i in self._group if (s := self._engines[i].staged) is not None and not s.done())
+        return Pending((PUBLISHER,) * sending + late, f"stage version {self._pushing}")
+
     # -- the loop ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -167,7 +196,10 @@ class WeightSync:
             await self._wake.wait()
             self._wake.clear()
             while self._due():
-                if not await self._push():
+                self._pushing = self._target
+                again = await self._push()
+                self._pushing, self._loading = None, {}
+                if not again:
                     break
 
     @property
@@ -236,6 +268,7 @@ class WeightSync:
     async def _commit(self, version: int, offer: Offer, engines: dict[int, _Engine], stage: float) -> bool:
         record = PushRecord(version, len(engines), stage)
         loading = {index: e for index, e in engines.items() if e.committed != version and not e.gone}
+        self._loading = loading
         for index in loading:
             await self._notify(index, Commit(version, offer.probe))
         for index, engine in loading.items():

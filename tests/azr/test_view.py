@@ -26,6 +26,7 @@ EMPTY: dict[str, Any] = {
     "last": {},
     "staleness": {},
     "sequences": 0,
+    "stall": [],
     "evaluating": False,
     "seeding": {},
     "flags": "",
@@ -49,6 +50,7 @@ BUSY: dict[str, Any] = {
     },
     "staleness": {"1": 30, "2": 10},
     "sequences": 800,
+    "stall": [],
     "evaluating": True,
     "seeding": {},
     "flags": "",
@@ -119,6 +121,17 @@ def test_seeding_is_shown_as_it_grows_and_then_no_more() -> None:
         line(EMPTY),
     ]
     assert "seeding deduction 40/64" in rendered(seeding[1])
+
+
+@pytest.mark.parametrize("mode", ["plain", "live"])
+def test_a_stall_is_told_once_each_time(mode: str) -> None:
+    told = ["nothing has moved for 120 s; all wait for actor-0", "actor-0: in generate for 121 s"]
+    shown, out = view(mode)
+    with shown:
+        for stall in (told, told, [], told):
+            shown.show({**BUSY, "stall": stall})
+    assert out.getvalue().count("\n".join((told[0], f"  {told[1]}")) + "\n") == 2
+    assert told[1] in rendered({**BUSY, "stall": told}) and "nothing" not in rendered(BUSY)
 
 
 def test_progress_is_shown_as_it_is() -> None:

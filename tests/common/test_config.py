@@ -59,6 +59,7 @@ def test_an_override_without_key_or_value_says_how_to_write_one(override: str) -
     [
         "learner.zero_stage=4", "learner.kind=no", "staleness.eta=-2", "engine.kind=gpu", "environment.shown=6",
         "learner.betas=[0.9]", "algorithm.invalid_reward=-1.5", "algorithm.invalid_reward=0.1",
+        "cluster.watchdog=-1", "cluster.watchdog_end=60", "cluster.restarts=-1",
     ],
 )  # fmt: skip
 def test_a_bound_names_its_key(override: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from common import messages as m
 from common.config import AlgorithmConfig, Config, EvalConfig, LearnerConfig, RunConfig
 from common.staleness import StalenessConfig
-from common.transport import Peer
+from common.transport import Handler, Peer
 from common.types import TASK_TYPES, Group, Lease, Share, Task
 from learner.evaluation import Question
 from learner.intake import Intake
@@ -52,6 +52,7 @@ class Stage:
         self.notices: list[tuple[int, object]] = []
         asked = [Question(task) for task in held_out]
         self.intake = kind(config, folder, SEEDS, asked, self.clock, self.notify, analysis=analysis)
+        self.front: Handler = self.intake  # what peers talk to
         self.published: list[int] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._over = False
@@ -61,9 +62,9 @@ class Stage:
         self.notices.append((peer.index, message))
         match message:
             case m.Stage(epoch, version):
-                await self.intake.handle(peer, m.Staged(epoch, version))
+                await self.front.handle(peer, m.Staged(epoch, version))
             case m.Commit(version):
-                await self.intake.handle(peer, m.Committed(version, LOGPROBS, pause=0.05, checksum=f"sum {version}"))
+                await self.front.handle(peer, m.Committed(version, LOGPROBS, pause=0.05, checksum=f"sum {version}"))
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -96,29 +97,29 @@ class Stage:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def join(self, index: int) -> None:
-        self.intake.joined(Peer("actor", index), m.Hello(0, "", "actor", index, self.config.run.incarnation, ""))
+        self.front.joined(Peer("actor", index), m.Hello(0, "", "actor", index, self.config.run.incarnation, ""))
 
     def leave(self, index: int) -> None:
-        self.intake.left(Peer("actor", index), "died")
+        self.front.left(Peer("actor", index), "died")
 
     async def publish(self) -> None:
         peer = Peer("trainer", 0)
         while True:
-            push = await self.intake.handle(peer, m.WantPush())
+            push = await self.front.handle(peer, m.WantPush())
             assert isinstance(push, m.Push)
             if push.stop:
                 return
             self.published.append(push.version)
             offer = m.Offer(push.version, push.epoch, "here", 1, (), "", (np.array([1, 2], np.int32),), LOGPROBS)
-            await self.intake.handle(peer, offer)
-            await self.intake.handle(peer, m.Published(push.version, push.epoch))
+            await self.front.handle(peer, offer)
+            await self.front.handle(peer, m.Published(push.version, push.epoch))
 
     async def act(self, index: int) -> None:
         """Answer every lease at once, until there are no more."""
         peer = Peer("actor", index)
-        while leases := (await self.intake.handle(peer, m.WantLeases(99))).leases:  # type: ignore[attr-defined]
+        while leases := (await self.front.handle(peer, m.WantLeases(99))).leases:  # type: ignore[attr-defined]
             for lease in leases:
-                await self.intake.handle(peer, m.Deliver(fulfil(lease, incarnation=self.config.run.incarnation)))
+                await self.front.handle(peer, m.Deliver(fulfil(lease, incarnation=self.config.run.incarnation)))
 
     async def settle(self) -> None:
         for _ in range(5):
@@ -137,7 +138,7 @@ class Stage:
         return task.result()
 
     async def poll(self, role: str, index: int, message: object) -> asyncio.Task[Any]:
-        task = self.spawn(self.intake.handle(Peer(role, index), message))
+        task = self.spawn(self.front.handle(Peer(role, index), message))
         await self.settle()
         return task
 
