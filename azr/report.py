@@ -16,6 +16,7 @@ from common.config import load
 from common.errors import ConfigError
 
 TOLERANCE = 0.01  # of wall time that the states of a process may be off
+SHOWN = 0.005  # seconds; what is shorter is left out
 GIB = 1 << 30
 
 
@@ -68,7 +69,7 @@ def _path(path: CriticalPath | None) -> Iterator[str]:
         return
     yield f"critical path of {path.steps} learner steps, {path.seconds:.1f} s (what a step waited for)"
     yield f"  {'seconds':>9}{'share':>8}{'steps':>7}  state"
-    for found in path.stretches:
+    for found in (stretch for stretch in path.stretches if stretch.seconds >= SHOWN):
         waited = "trainer-0 wait-batch <- " if found.waited else ""
         share = found.seconds / path.seconds
         yield f"  {found.seconds:>9.2f}{share:>8.1%}{found.steps:>7}  {waited}{found.part} {found.state}"

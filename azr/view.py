@@ -126,9 +126,12 @@ def table(summary: Mapping[str, Any], folder: Path) -> str:
         lines += _before_after(f"harder {task_type}", harder, task_type)
     ages = {int(age): count for age, count in summary["staleness"].items()}
     total = sum(ages.values()) or 1
-    lines.append(f"{'staleness of tokens':24}" + "  ".join(f"{a}: {n / total:.0%}" for a, n in sorted(ages.items())))
-    seen = summary["overlap"]
-    lines.append(f"{'steps while generating':24}{seen['with_tokens']} of {seen['steps']}")
+    if "rollout" not in summary:
+        lines.append(
+            f"{'staleness of tokens':24}" + "  ".join(f"{a}: {n / total:.0%}" for a, n in sorted(ages.items()))
+        )
+        seen = summary["overlap"]
+        lines.append(f"{'steps while generating':24}{seen['with_tokens']} of {seen['steps']}")
     for part, shares in sorted(summary["ledger"].items()):
         top = sorted(shares.items(), key=lambda item: -item[1])
         lines.append(f"{'time of ' + part:24}" + "  ".join(f"{state} {share:.0%}" for state, share in top))

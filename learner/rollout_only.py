@@ -22,6 +22,7 @@ from common.types import Group, Lease
 from learner.figures import rollout_row
 from learner.intake import Intake
 from learner.journal import Journal
+from learner.run_log import rejections
 
 _ENDLESS = 1 << 62  # batches, and versions of staleness
 
@@ -59,6 +60,7 @@ class RolloutOnly(Intake):
         row = rollout_row(self._step, batch, self._config, seconds=self._last - before)
         self.admission.trained(self._step, batch, fate="discarded")
         self.log.step(row, Counter())
+        self.log.rejected.update(rejections(sample for group in batch for sample in group.samples))
         self._step += 1
         self._totals.update({"groups": len(batch), "sequences": int(row["sequences"]), "tokens": int(row["tokens"])})
         self.rates = {"rollout": self._rates()}

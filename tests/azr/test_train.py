@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from azr.train import _begin, _continue, train
+from azr.train import _begin, _continue, _watch, train
+from common.cluster import ClusterConfig
 from common.config import Config, LearnerConfig, RunConfig, SeedsConfig
 from common.errors import ConfigError
 from learner.resume_point import record_checkpoint
@@ -34,6 +37,38 @@ def test_after_it_from_the_newest_one_until_all_steps_are_trained(tmp_path: Path
     assert _continue(tmp_path, a_config(tmp_path))[2] == (3, tmp_path / "checkpoints" / "step-000003")
     with pytest.raises(ConfigError, match=r"learner\.steps=6"):
         _continue(tmp_path, a_config(tmp_path, steps=3))
+
+
+class Silent:
+    """A cluster whose intake answers only once somebody has complained, and a view in which to do so."""
+
+    def __init__(self) -> None:
+        self.config = Config(cluster=ClusterConfig(watchdog=0.001))
+        self.told: list[str] = []
+        self.shown: asyncio.Future[dict[str, int]] = asyncio.get_running_loop().create_future()
+        self._complained = asyncio.Event()
+
+    async def status(self) -> dict[str, int]:
+        await self._complained.wait()
+        return {"step": 3}
+
+    def progress(self, what: str) -> None:
+        self.told.append(what)
+        self._complained.set()
+
+    def show(self, status: dict[str, int]) -> None:
+        self.shown.set_result(status)
+
+    def catch_up(self) -> None:
+        pass
+
+
+async def test_an_intake_that_does_not_answer_is_told() -> None:
+    silent: Any = Silent()
+    watching = asyncio.create_task(_watch(silent, silent, silent))
+    assert await asyncio.wait_for(silent.shown, 20.0) == {"step": 3}
+    watching.cancel()
+    assert len(silent.told) == 1 and "the intake has not answered" in silent.told[0]
 
 
 def test_without_a_learner_there_is_nothing_to_continue(tmp_path: Path) -> None:

@@ -203,6 +203,7 @@ def test_the_closing_table_of_a_run_without_learner() -> None:
     rows = table({**SUMMARY, "rollout": rates, "evaluation": []}, FOLDER).splitlines()
     assert "discarded sequences     4321" in rows
     assert "actors and executor     432.1 sequences and 2346 answer tokens a second, over 10.0 s" in rows
+    assert not any(row.startswith(("staleness", "steps while", "trained")) for row in rows)
 
 
 def test_the_closing_table_tells_harder_tasks_apart() -> None:

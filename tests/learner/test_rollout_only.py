@@ -106,6 +106,16 @@ async def test_a_repeated_delivery_counts_once_and_a_failed_group_not_at_all(sta
     assert fates["infra"] == 1
 
 
+async def test_the_summary_tells_what_rejected_proposals(stage: Stage) -> None:
+    first, *rest = await stage.lease(capacity=6)
+    assert first.kind.proposes
+    group = fulfil(first)
+    failed = replace(group, samples=(replace(group.samples[0], status="format"),), proposal=None, solve_rate=None)
+    await stage.deliver(failed)
+    await stage.fulfil(rest)
+    assert (await stage.close())["rejected"] == {"format": 1}
+
+
 async def test_seeds_come_first_and_are_in_no_rate(tmp_path: Path) -> None:
     config = alone(steps=1)
     stage = Stage(replace(config, seeds=replace(config.seeds, tasks=2)), tmp_path, kind=RolloutOnly)
