@@ -100,6 +100,10 @@ def rows(folder: Path) -> list[Row]:
 def measured(folder: Path, config: Config) -> Costs:
     """What a run that is over, or under way, says of its costs."""
     steps = rows(folder)
+    if not any("push/stage" in row for row in steps):
+        raise ConfigError(
+            f"{folder} is of a run that pushed no weights (learner.kind=none?): what that costs is unknown"
+        )
     steps = steps[len(steps) // RAMP :]
     default, algorithm = Costs(), config.algorithm
     trained = sum(row["tokens"] + default.prompt_length * row["sequences"] for row in steps)
@@ -132,7 +136,7 @@ def _mean(steps: Iterable[Row], begin: str, end: str) -> float:
 def _rate(folder: Path, begin: float, end: float) -> float:
     """Tokens per second of an actor in state generate, between two moments of the wall clock."""
     events = trace.read(folder / "trace.json") if (folder / "trace.json").exists() else []
-    tokens = sum(e["args"]["tokens"] for e in events if e["ph"] == "C" and begin <= e["ts"] / 1e6 <= end)
+    tokens = sum(e["args"].get("tokens", 0) for e in events if e["ph"] == "C" and begin <= e["ts"] / 1e6 <= end)
     spans = [e for e in events if e["ph"] == "X" and e["name"] == "generate"]
     busy = sum(max(0.0, min(end, (e["ts"] + e["dur"]) / 1e6) - max(begin, e["ts"] / 1e6)) for e in spans)
     if tokens == 0 or busy == 0:

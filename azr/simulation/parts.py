@@ -122,7 +122,7 @@ class SimulatedActor:
             valid = rng.random() < costs.valid
             (spans,) = await self._generate([self._length(rng, proposal=True)])
             await self._job()
-            samples.append(_sample(lease, spans, 1.0 if valid else -0.5, valid))
+            samples.append(_sample(lease, spans, 1.0 if valid else self._config.algorithm.invalid_reward, valid))
             if valid:
                 name = f"{lease.kind.task_type}:{lease.id}"
                 proposal = Task(lease.kind.task_type, f"p{lease.id}", ("1",), ("1",), name, program_key=name)

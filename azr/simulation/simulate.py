@@ -19,11 +19,11 @@ from pathlib import Path
 from azr.simulation.costs import RAMP, Costs
 from azr.simulation.parts import Executor, SimulatedActor, SimulatedTrainer
 from azr.simulation.virtual_time import VirtualClock, run
-from common.config import Config
+from common.config import Config, IntrinsicConfig
 from common.errors import PartFailed
 from common.seeds import derive
 from common.transport import Peer
-from common.types import TASK_TYPES, Task
+from common.types import Task
 from learner.intake import Intake
 
 PATIENCE = 50_000.0  # virtual seconds without a learner step after which a run counts as stuck
@@ -57,9 +57,10 @@ class Outcome:
 
 
 def simulate(config: Config, costs: Costs) -> Outcome:
-    """`config`: of the run, without evaluation and seeds, which are left out."""
+    """`config`: of the run; evaluation, seeds and intrinsic rewards, which cost no time here, are left out."""
     config = dataclasses.replace(
         config,
+        intrinsic=IntrinsicConfig(),
         seeds=dataclasses.replace(config.seeds, tasks=0, load=""),
         eval=dataclasses.replace(config.eval, tasks=0, harder=0),
     )
@@ -77,7 +78,8 @@ class Simulation:
 
     async def outcome(self) -> Outcome:
         config, costs = self._config, self._costs
-        identity = [Task(t, "identity", ("1",), ("1",), f"{t}:identity", program_key="identity") for t in TASK_TYPES]
+        types = config.algorithm.task_types
+        identity = [Task(t, "identity", ("1",), ("1",), f"{t}:identity", program_key="identity") for t in types]
         self._intake = Intake(config, self._folder, identity, [], VirtualClock(), self._notify)
         self._executor = Executor(config.executor.shards, costs.job)
         trainer = SimulatedTrainer(config, costs, self._intake)

@@ -34,6 +34,8 @@ def sweep(
     """Simulate with each number of actors and write what came of it to `out`. `real`: a run to show beside it."""
     if not actors or min(actors) < 1:
         raise ConfigError("--actors are one or more numbers of at least 1, separated by commas")
+    if not config.learner.trainers:
+        raise ConfigError("learner.kind=none leaves no learner to simulate: set learner.kind=deepspeed")
     out.mkdir(parents=True, exist_ok=True)
     say(_HEAD)
     outcomes: list[Outcome] = []

@@ -80,6 +80,38 @@ def test_actors_that_die_come_back_and_nothing_is_lost() -> None:
     assert sum(outcome.actor.values()) == pytest.approx(1.0)
 
 
+def test_what_changes_no_cost_changes_no_outcome() -> None:
+    """No program is there to be measured or to call others, and no watchdog looks at virtual time."""
+    config, costs = a_run(actors=2), Costs()
+    expected = simulate(config, costs)
+    for changed in (
+        replace(config, algorithm=replace(config.algorithm, invalid_reward=-1.0)),
+        replace(config, composite=replace(config.composite, start=0, chance=1.0, chance_max=1.0)),
+        replace(config, intrinsic=replace(config.intrinsic, complexity=1.0)),
+        replace(config, learner=replace(config.learner, minibatches=2)),
+        replace(config, cluster=replace(config.cluster, watchdog=1.0, watchdog_end=1.0)),
+    ):
+        assert simulate(changed, costs) == expected
+
+
+def test_error_deduction_has_streams_of_its_own() -> None:
+    config = a_run()
+    outcome = simulate(
+        replace(config, algorithm=replace(config.algorithm, error=True)), replace(FREE, step=2.0, valid=0.0)
+    )
+    assert outcome.sequences_per_second == pytest.approx(16 / 2, rel=0.01)
+
+
+def test_without_a_learner_there_is_nothing_to_simulate(tmp_path: Path) -> None:
+    config = a_run()
+    with pytest.raises(ConfigError, match=r"learner\.kind=none"):
+        sweep(replace(config, learner=replace(config.learner, kind="none")), Costs(), [1], tmp_path)
+    rows = [{"step": step, "time": 100.0 + step, "seconds": 1.0, "tokens": 10, "sequences": 5} for step in range(3)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(ConfigError, match="pushed no weights"):
+        measured(tmp_path, config)
+
+
 def test_equal_settings_give_equal_outcomes() -> None:
     config, costs = a_run(actors=3), Costs(failure=5.0)
     assert simulate(config, costs) == simulate(config, costs)
@@ -141,6 +173,8 @@ def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
     events += [
         {"ph": "C", "name": "tokens", "ts": (103.5 + i) * 1e6, "args": {"tokens": 200}, "pid": 1} for i in (0, 1)
     ]
+    load = {"busy": 0.5, "memory": 1}
+    events.append({"ph": "C", "name": "gpu 0", "ts": 104e6, "args": load, "pid": 1})  # no tokens
     (tmp_path / "trace.json").write_text(json.dumps(events) + "\n")
     costs = measured(tmp_path, config)
     assert (costs.propose_length, costs.right, costs.stage, costs.pause) == (10.0, 0.75, 0.25, 0.5)
