@@ -123,6 +123,12 @@ def _without_learner(config: Config) -> Iterator[Finding]:
             f"learner.kind=none: nothing is trained or evaluated, {' and '.join(unused)} has no effect",
             "eval.tasks=0 eval.harder=0",
         )
+    if config.staleness.mode == "exact":
+        yield Finding(
+            False,
+            "learner.kind=none: all is sampled by version 0, and staleness.mode=exact has no effect",
+            "staleness.mode=natural",
+        )
 
 
 def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Process, ...]) -> Iterator[Finding]:

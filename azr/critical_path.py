@@ -4,7 +4,9 @@ The path follows trainer rank 0. While it works, its own state is on the path. W
 what came last before the wait ended:
 
     batch      the last group that the batch needed: the states of the actor that delivered it, all along the wait
-    version    the weights of the step before: the weight-pause of the actors, and the rest is the push's stage
+    version    the weights of the step before: the weight-pause of the actors, and the rest is the push's stage; with
+               exact staleness only from what let the push out: the batch that the version before had to sample first,
+               or an evaluation; the wait until then is put down to that
     evaluated  an evaluation during which no push goes out
     none       the intake's own answer
 
@@ -54,8 +56,8 @@ class CriticalPath:
     stretches: tuple[Stretch, ...]
 
 
-def critical_path(timeline: Timeline) -> CriticalPath | None:
-    """None without a trainer."""
+def critical_path(timeline: Timeline, exact: int | None = None) -> CriticalPath | None:
+    """None without a trainer. `exact`: η of a run with exact staleness."""
     trainer = timeline.process(TRAINER)
     if trainer is None:
         return None
@@ -63,7 +65,7 @@ def critical_path(timeline: Timeline) -> CriticalPath | None:
     steps: dict[tuple[str, str], set[int | None]] = {}
     trained = [mark for mark in timeline.marks if mark.name == "step"]
     ends = [mark.at for mark in trained]
-    causes = _Causes(timeline)
+    causes = _Causes(timeline, exact)
     for span in (span for life in trainer.lives for span in life):
         at = bisect_left(ends, (span.begin + span.end) / 2)  # at its edges it may be another step by a hair
         step = trained[at].args["step"] if at < len(trained) else None
@@ -77,7 +79,8 @@ def critical_path(timeline: Timeline) -> CriticalPath | None:
 
 
 class _Causes:
-    def __init__(self, timeline: Timeline) -> None:
+    def __init__(self, timeline: Timeline, exact: int | None) -> None:
+        self._exact = exact
         self._actors = [process for process in timeline.processes if process.name.startswith("actor")]
         self._batches = [mark for mark in timeline.marks if mark.name == "batch"]
         self._versions = [mark for mark in timeline.marks if mark.name == "version"]
@@ -90,6 +93,9 @@ class _Causes:
             *((mark.at, mark) for mark in self._versions),
             *((mark.at, mark) for _, mark in self._rounds if step is None or mark.args["version"] < step),
         ]
+        if self._exact is not None and step is not None:
+            last = step + self._exact  # sampled by this version; a step that saves waits for it
+            found += [(mark.at, mark) for mark in self._batches if mark.args["step"] == last and mark.at <= end]
         within = [(at, mark) for at, mark in found if begin < at <= end + _LATE]
         if not within:
             yield (ANSWER if step is not None else NOT_OVER), end - begin
@@ -97,15 +103,30 @@ class _Causes:
         at, mark = max(within, key=lambda pair: pair[0])
         at = min(at, end)
         yield ANSWER, end - at
+        yield from self._until(mark, begin, at, step)
+
+    def _until(self, mark: Mark, begin: float, at: float, step: int | None) -> Iterator[tuple[tuple[str, str], float]]:
+        """What kept `mark` from coming before `at`."""
         if mark.name == "batch":
             yield from self._actor(mark.args["actor"], begin, at)
         elif mark.name == "version":
-            yield from self._push(begin, at)
+            let_out = self._let_out(mark.args["version"], begin, at)
+            yield from self._push(begin if let_out is None else let_out.at, at)
+            if let_out is not None:
+                yield from self._until(let_out, begin, let_out.at, step)
         else:
             began = max(begin, next(b for b, m in self._rounds if m is mark))
             yield EVALUATION, at - began
             if began > begin:
                 yield from self.of(begin, began, step)
+
+    def _let_out(self, version: int, begin: float, end: float) -> Mark | None:
+        """What came last of that which `version` waits for with exact staleness."""
+        if self._exact is None:
+            return None
+        found = [mark for mark in self._batches if mark.args["step"] == version - 1 + self._exact]
+        found += [mark for _, mark in self._rounds if mark.args["version"] < version]
+        return max((mark for mark in found if begin < mark.at < end), key=lambda mark: mark.at, default=None)
 
     def _actor(self, index: int, begin: float, end: float) -> Iterator[tuple[tuple[str, str], float]]:
         actor = next((a for a in self._actors if a.name == f"actor-{index}"), None)

@@ -110,7 +110,7 @@ def lengths(config: Config, shape: Shape) -> Iterator[Finding]:
             f"than engine.max_num_seqs={engine.max_num_seqs}: long ones will be preempted and computed again",
             "a larger engine.kv_cache_gib or a smaller engine.max_num_seqs",
         )
-    if config.learner.micro_batch_tokens < engine.max_model_len:
+    if config.learner.trainers and config.learner.micro_batch_tokens < engine.max_model_len:
         yield Finding(
             False,
             f"learner.micro_batch_tokens={config.learner.micro_batch_tokens} is less than one sequence of "

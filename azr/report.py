@@ -24,17 +24,18 @@ def report(folder: Path) -> tuple[str, bool]:
     """The text, and whether the states of every process sum to its wall time. ConfigError if it is no run."""
     if not (folder / "config.yaml").exists():
         raise ConfigError(f"{folder} is no run folder: it has no config.yaml")
+    config = load(folder / "config.yaml")
     timeline = read(folder)
     broken = [process for process in timeline.processes if abs(process.residue) > TOLERANCE]
-    lines = [f"run {folder}", _progress(folder), ""]
+    lines = [f"run {folder}", _progress(folder, config.learner.steps), ""]
     if not timeline.processes:
         return "\n".join([*lines, "no process has reported yet"]), True
-    lines += [*_states(timeline), *_verdict(broken), "", *_path(critical_path(timeline)), *_gpus(timeline)]
+    path = critical_path(timeline, config.staleness.eta if config.staleness.mode == "exact" else None)
+    lines += [*_states(timeline), *_verdict(broken), "", *_path(path), *_gpus(timeline)]
     return "\n".join(lines), not broken
 
 
-def _progress(folder: Path) -> str:
-    steps = load(folder / "config.yaml").learner.steps
+def _progress(folder: Path, steps: int) -> str:
     done = 1 + max((int(row["step"]) for row in load_rows(folder / "metrics.jsonl") if "groups" in row), default=-1)
     if not (folder / "summary.json").exists():
         return f"{done} of {steps} steps; not over, or ended without a summary"

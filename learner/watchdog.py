@@ -136,6 +136,9 @@ class Watchdog:
         yield f"version {weights.version} is in force, {admission.batched} batches are formed; push: {weights.pending}"
         if self._intake.evaluation.active:
             yield "an evaluation is under way, and no push goes out"
+        if not admission.complete:
+            last = min(admission.version + admission.limits.eta, admission.limits.steps - 1)
+            yield f"staleness is exact, and no push goes out before the batch of step {last} is formed"
         if self._intake.seeding.active:
             yield "the book is being seeded"
 

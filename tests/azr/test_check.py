@@ -63,12 +63,16 @@ def test_a_model_that_will_be_built_on_a_roomy_machine_has_no_findings() -> None
 
 
 def test_a_run_without_learner_starts_none_and_says_what_has_no_effect() -> None:
+    no_eval = "eval.tasks=0", "eval.harder=0"
     result = examine(tiny("learner.kind=none", "engine.actors=3", "eval.harder=0"), ROOMY)
     assert {process.name for process in result.processes} == {"driver", "ray", "intake", "executor", "actor"}
     (text,) = texts(result, fatal=False)
     assert "learner.kind=none" in text and "eval.tasks=1 has no effect" in text
+    (text,) = texts(examine(tiny("learner.kind=none", *no_eval, "staleness.mode=exact"), ROOMY), fatal=False)
+    assert "staleness.mode=exact has no effect" in text
     assert not result.errors  # a trainer beside three actors would ask for more logical CPUs than there are
-    assert examine(tiny("learner.kind=none", "eval.tasks=0", "eval.harder=0"), ROOMY).findings == ()
+    small = "learner.micro_batch_tokens=1"  # said of a learner alone
+    assert examine(tiny("learner.kind=none", *no_eval, small), ROOMY).findings == ()
 
 
 def test_a_run_without_learner_needs_gpus_for_engines_alone() -> None:

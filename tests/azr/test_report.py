@@ -41,8 +41,8 @@ def mark(at: float, name: str, **args: int) -> dict[str, Any]:
     return {"ph": "i", "name": name, "pid": PIDS["intake"], "ts": at * 1e6, "args": args}
 
 
-def path_of(events: Sequence[dict[str, Any]]) -> dict[tuple[str, str], tuple[Any, int]]:
-    found = critical_path(of([*NAMES, *events]))
+def path_of(events: Sequence[dict[str, Any]], exact: int | None = None) -> dict[tuple[str, str], tuple[Any, int]]:
+    found = critical_path(of([*NAMES, *events]), exact)
     assert found is not None
     assert sum(s.seconds for s in found.stretches) == pytest.approx(found.seconds)
     return {(s.part, s.state): (pytest.approx(s.seconds), s.steps) for s in found.stretches}
@@ -84,6 +84,49 @@ def test_a_wait_for_a_version_is_that_of_the_push() -> None:
         ("push", "stage"): (1.25, 1),
         ("intake", "answer"): (0.25, 1),
     }
+
+
+def test_with_exact_staleness_a_push_begins_when_its_batch_is_formed() -> None:
+    """At η = 1 batch 1 has to be sampled by version 0 before version 1 goes out."""
+    events = [
+        *states("trainer-0", 0.0, ("train", 1.0), ("wait-batch", 3.0), ("train", 1.0)),
+        *states("actor-0", 0.0, ("generate", 3.25), ("weight-pause", 0.5), ("generate", 2.0)),
+        mark(1.0, "step", step=0),
+        mark(3.0, "batch", step=1, actor=0),
+        mark(4.0, "version", version=1, held=0),
+        mark(5.0, "step", step=1),
+    ]
+    both = {("trainer-0", "train"): (2.0, 2), ("actor-0", "weight-pause"): (0.5, 1)}
+    assert path_of(events) == {**both, ("push", "stage"): (2.5, 1)}
+    assert path_of(events, exact=1) == {**both, ("push", "stage"): (0.5, 1), ("actor-0", "generate"): (2.0, 1)}
+    assert path_of(events, exact=0) == path_of(events)
+
+
+def test_with_exact_staleness_a_step_that_saves_waits_for_what_its_version_samples() -> None:
+    events = [
+        *states("trainer-0", 0.0, ("wait-batch", 3.0), ("train", 1.0)),
+        *states("actor-0", 0.0, ("weight-pause", 0.5), ("generate", 4.0)),
+        mark(0.5, "version", version=1, held=0),
+        mark(2.75, "batch", step=2, actor=0),
+        mark(4.0, "step", step=1),
+    ]
+    ours = {("trainer-0", "train"): (1.0, 1), ("actor-0", "weight-pause"): (0.5, 1)}
+    assert path_of(events, exact=1) == {**ours, ("actor-0", "generate"): (2.25, 1), ("intake", "answer"): (0.25, 1)}
+    assert path_of(events) == {**ours, ("intake", "answer"): (2.5, 1)}
+
+
+def test_with_exact_staleness_an_evaluation_keeps_the_push_that_follows_it_waiting() -> None:
+    events = [
+        mark(0.0, "version", version=0, held=1),
+        *states("trainer-0", 0.0, ("train", 1.0), ("wait-batch", 3.0)),
+        mark(0.25, "batch", step=1, actor=0),
+        mark(1.0, "step", step=0),
+        mark(3.0, "evaluated", version=0),
+        mark(4.0, "version", version=1, held=0),
+        mark(5.0, "step", step=1),
+    ]
+    train = {("trainer-0", "train"): (1.0, 1)}
+    assert path_of(events, exact=1) == {**train, ("evaluation", "round"): (2.0, 1), ("push", "stage"): (1.0, 1)}
 
 
 def test_a_wait_for_an_evaluation_begins_with_it() -> None:

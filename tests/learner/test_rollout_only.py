@@ -49,6 +49,16 @@ async def test_leases_do_not_run_dry_before_the_end(stage: Stage) -> None:
     assert len(await stage.lease()) == 6
 
 
+async def test_exact_staleness_ends_with_the_learner(tmp_path: Path) -> None:
+    """Version 0 samples every batch, also those that another version would have to sample."""
+    config = alone(steps=4, eta=1)
+    stage = Stage(replace(config, staleness=replace(config.staleness, mode="exact")), tmp_path, kind=RolloutOnly)
+    await stage.begin(0, publishing=False)
+    await stage.fulfil(await stage.lease(capacity=24))
+    assert stage.intake.finished.is_set() and stage.intake.leases.fates()["discarded"] == 24
+    await stage.close()
+
+
 async def test_the_run_ends_with_its_last_batch_and_tells_its_rates(stage: Stage, tmp_path: Path) -> None:
     await stage.clock.advance(100.0)  # before the first lease: of no interest
     leases = await stage.lease(capacity=30)

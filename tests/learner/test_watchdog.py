@@ -24,9 +24,9 @@ class Watched(Stage):
 
     lazy: type | None = None
 
-    def __init__(self, folder: Path, end: float = 0.0) -> None:
+    def __init__(self, folder: Path, end: float = 0.0, mode: str = "natural") -> None:
         config = small(eta=1)
-        patient = replace(config.staleness, lease_timeout=1e6)  # no lease is taken back here
+        patient = replace(config.staleness, lease_timeout=1e6, mode=mode)  # no lease is taken back here
         super().__init__(replace(config, staleness=patient), folder)
         self.front = self.dog = Watchdog(self.intake, self.clock, BOUND, end)
 
@@ -54,6 +54,22 @@ async def stage(tmp_path: Path) -> AsyncIterator[Watched]:
     made = Watched(tmp_path)
     yield made
     await made.crash()
+
+
+async def test_exact_staleness_is_told_as_what_holds_the_push(tmp_path: Path) -> None:
+    """Batch 0 is trained, and version 1 waits for version 0 to sample batch 1."""
+    for mode in ("natural", "exact"):
+        (tmp_path / mode).mkdir()
+        stage = Watched(tmp_path / mode, mode=mode)
+        await stage.start(0)
+        await stage.poll("trainer", 0, m.WantShare(0, 0))
+        await stage.fulfil(await stage.lease(capacity=6))
+        await stage.train(0)
+        assert stage.published == ([0, 1] if mode == "natural" else [0])
+        await stage.clock.advance(BOUND)
+        held = "staleness is exact, and no push goes out before the batch of step 1 is formed"
+        assert (held in stage.told) == (mode == "exact")
+        await stage.crash()
 
 
 async def test_an_actor_that_delivers_nothing_is_named_with_what_it_holds(stage: Watched) -> None:
