@@ -88,6 +88,13 @@ class Engine(Protocol):
         """
         ...
 
+    async def reset(self) -> None:
+        """Between two runs, when nothing is asked: leave the group of weight pushes, drop all keys and values.
+
+        The weights stay until the first push of the next run, before which nothing is sampled.
+        """
+        ...
+
     async def checksum(self) -> str:
         """Digest of the weights that the engine holds; equal for engines of one kind with equal weights."""
         ...

@@ -80,6 +80,11 @@ class AsyncEngine:
             await self._llm.resume_generation()
         return CommitTimes(pause=time.perf_counter() - begin, load=max(loads))
 
+    async def reset(self) -> None:
+        self._receiver.leave()
+        await self._llm.pause_generation(mode="abort", clear_cache=True)
+        await self._llm.resume_generation()
+
     async def checksum(self) -> str:
         return compat.joined(await self._llm.collective_rpc("weights_digest"))
 

@@ -94,6 +94,12 @@ class InProcessEngine:
             self._commands.put(lambda: self._post(times, self._load(staged)))
             return await times
 
+    async def reset(self) -> None:
+        self._receiver.leave()
+        cleared: asyncio.Future[None] = self._expect()
+        self._commands.put(partial(self._reset, cleared))
+        await cleared
+
     async def checksum(self) -> str:
         digests: asyncio.Future[list[str]] = self._expect()
         self._commands.put(lambda: self._post(digests, self._llm.collective_rpc("weights_digest")))
@@ -188,12 +194,20 @@ class InProcessEngine:
     def _load(self, staged: Staged) -> CommitTimes:
         begin = time.perf_counter()
         load: float = max(self._llm.collective_rpc("load_staged", args=compat.wire_form(staged)))
-        recompute = self._config.kv_policy == "recompute"
-        if recompute and not self._llm.reset_prefix_cache(reset_running_requests=True):
-            raise PartFailed("engine", "vLLM kept its prefix cache, which belongs to the weights before")
+        if self._config.kv_policy == "recompute":
+            self._clear_cache()
         self._llm.set_weight_version(str(staged.version))
         self._version = staged.version
         return CommitTimes(pause=time.perf_counter() - begin, load=load)
+
+    def _reset(self, cleared: asyncio.Future[None]) -> None:
+        self._clear_cache()
+        self._post(cleared, None)
+
+    def _clear_cache(self) -> None:
+        """Running requests compute their keys and values again."""
+        if not self._llm.reset_prefix_cache(reset_running_requests=True):
+            raise PartFailed("engine", "vLLM kept its prefix cache, which belongs to the weights before")
 
     def _end(self) -> None:
         self._open = False

@@ -152,10 +152,34 @@ def _parser() -> argparse.ArgumentParser:
     learning.add_argument("--control-seeds", metavar="N", type=int, help="RL seeds of controls (default: as --seeds)")
     learning.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
     learning.add_argument("--only", metavar="CELL,...", help="only these of azr and the controls")
-    learning.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/learning"), help="default: %(default)s")
-    learning.add_argument("--resume", action="store_true", help="finish what is in DIR; finished runs are kept")
+    _add_place(learning, "runs/learning")
     learning.set_defaults(command=_learning)
+
+    staleness = questions.add_parser(
+        "staleness",
+        help="what samples of older weights cost, and which loss bears them",
+        description="Runs of CONFIG (tiny.yaml) over η, losses, KV policies and RL seeds, with exact staleness, on one "
+        "Ray and one set of engines. Writes runs.csv, results.json, table.md, two drawings and staleness.html.",
+    )
+    _add_settings(staleness)
+    staleness.add_argument("--etas", metavar="N,...", default="0,4,16", help="default: %(default)s")
+    staleness.add_argument(
+        "--losses",
+        metavar="LOSS[:MINIBATCHES],...",
+        default="reinforce,ppo,decoupled:4",
+        help="default: %(default)s",
+    )
+    staleness.add_argument("--kv", metavar="POLICY,...", default="", help="recompute, keep (default: as in CONFIG)")
+    staleness.add_argument("--seeds", metavar="N", type=int, default=3, help="RL seeds (default: %(default)s)")
+    staleness.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
+    _add_place(staleness, "runs/staleness")
+    staleness.set_defaults(command=_staleness)
     return parser
+
+
+def _add_place(parser: argparse.ArgumentParser, folder: str) -> None:
+    parser.add_argument("--out", metavar="DIR", type=Path, default=Path(folder), help="default: %(default)s")
+    parser.add_argument("--resume", action="store_true", help="finish what is in DIR; finished runs are kept")
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
@@ -292,6 +316,19 @@ def _learning(parsed: argparse.Namespace) -> int:
     cells = {} if parsed.only is None else {"only": tuple(parsed.only.split(","))}
     plan = Plan(parsed.seeds, parsed.bases, parsed.control_seeds, parsed.steps, **cells)
     return 0 if learning(preset, overrides, plan, parsed.out, resume=parsed.resume) else FAILED
+
+
+def _staleness(parsed: argparse.Namespace) -> int:
+    from azr.experiments.staleness import Loss, Plan, staleness
+
+    preset, overrides = _split(parsed, fallback=Path("tiny.yaml"))
+    try:
+        etas = tuple(int(eta) for eta in parsed.etas.split(","))
+    except ValueError:
+        raise ConfigError(f"--etas={parsed.etas}: write numbers, separated by commas") from None
+    losses = tuple(Loss.parse(loss) for loss in parsed.losses.split(","))
+    plan = Plan(etas, losses, tuple(filter(None, parsed.kv.split(","))), parsed.seeds, parsed.steps)
+    return 0 if staleness(preset, overrides, plan, parsed.out, resume=parsed.resume) else FAILED
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from common.errors import AzrError, PartFailed
 log = logging.getLogger(__name__)
 
 OBJECT_STORE = 100 << 20  # bytes; control messages only
+KEPT = ("executor", "actor")  # costly to start, and the same for every run
 
 
 @dataclass
@@ -59,7 +60,10 @@ class Placement:
 
 @dataclass
 class Cluster:
-    """The parts of one run. `resume`: (step, folder) of the checkpoint to continue from; (0, None): the base model."""
+    """The parts of one run, or of several one after the other (`change`).
+
+    `resume`: (step, folder) of the checkpoint to continue from; (0, None): the base model.
+    """
 
     config: Config
     network: Network
@@ -74,16 +78,39 @@ class Cluster:
 
     async def start(self, progress: Callable[[str], None]) -> None:
         """Everything up to running episodes. Raises PartFailed naming the part that did not come up."""
-        config, step = self.config, self.resume[0] if self.resume else 0
-        placement = Placement.of(config)
         await asyncio.to_thread(self._start_ray, progress)
         self.started_ray()
         progress("starting intake, executor, learner and engines")
+        await self._begin()
+
+    def fits(self, config: Config) -> bool:
+        """Whether a run of `config` can have the engines and sandboxes that are there."""
+        kept = [(c.model, c.engine, c.executor, c.cluster, c.learner.trainers) for c in (self.config, config)]
+        return kept[0] == kept[1]
+
+    async def change(self, config: Config, network: Network, folder: Path, progress: Callable[[str], None]) -> None:
+        """After a run that ended well begin another, which `fits`, from the base model.
+
+        Engines and sandboxes are kept, and the first push of the new learner replaces the weights. Intake and learner
+        are processes of their own for each run.
+        """
+        progress("starting intake and learner; engines and sandboxes are there")
+        for name in [n for n in self.parts if not n.startswith(KEPT)]:
+            ray.kill(self.parts.pop(name).handle)
+        self.config, self.network, self.folder, self.resume = config, network, folder, None
+        for part in self.parts.values():
+            part.restarts = 0
+            await self._within(part, part.handle.assign.remote(network, folder, Path(self._log(part))))
+        await self._begin()
+
+    async def _begin(self) -> None:
+        config, step = self.config, self.resume[0] if self.resume else 0
+        placement = Placement.of(config)
         intake = self._create("intake", IntakeProcess, placement.learner)
-        shards = [self._create(f"executor-{i}", ShardProcess, ()) for i in range(config.executor.shards)]
+        shards = [self._kept(f"executor-{i}", ShardProcess, ()) for i in range(config.executor.shards)]
         trainers = range(config.learner.trainers)
         ranks = [self._create(f"trainer-{i}", TrainerProcess, placement.learner) for i in trainers]
-        actors = [self._create(f"actor-{i}", ActorProcess, placement.engine) for i in range(config.engine.actors)]
+        actors = [self._kept(f"actor-{i}", ActorProcess, placement.engine) for i in range(config.engine.actors)]
         for part in self.parts.values():
             await self._placed(part)
         await self._introduce(*actors, *ranks)
@@ -129,6 +156,10 @@ class Cluster:
         part.restarts = old.restarts + 1 if old else 0
         self.parts[name] = part
         return part
+
+    def _kept(self, name: str, cls: type[Process], cores: tuple[int, ...]) -> Part:
+        """The part of the run before, if there was one."""
+        return self.parts.get(name) or self._create(name, cls, cores)
 
     async def _placed(self, part: Part) -> None:
         """PartFailed if Ray finds no room for `part` within cluster.placement_timeout."""
@@ -289,7 +320,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """End every process of the run, whatever state it is in."""
-        closing = [_awaitable(p.handle.close.remote()) for n, p in self.parts.items() if n.startswith("executor")]
+        closing = [_awaitable(p.handle.close.remote()) for n, p in self.parts.items() if n.startswith(KEPT)]
         if closing and ray.is_initialized():
             await asyncio.wait([asyncio.ensure_future(c) for c in closing], timeout=3.0)
         for part in self.parts.values():

@@ -27,7 +27,9 @@ from common.transport import Client, Peer, Server
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from actors.engine import Engine
     from common.types import Float32Array
+    from executor.shard import Shard
 
 REPORT_INTERVAL = 1.0  # seconds
 ANALYSIS_GRACE = 5.0  # seconds for the figures of the last batches
@@ -37,18 +39,17 @@ class Process:
     """What all processes of a run share. `log` is where everything it prints goes."""
 
     def __init__(self, part: str, network: Network, folder: Path, cores: Sequence[int], log: Path) -> None:
-        self.part, self.network, self.config, self.folder, self.log = (
-            part,
-            network,
-            network.config,
-            folder,
-            log,
-        )
+        self.part = part
         if cores:
             os.sched_setaffinity(0, cores)
-        _redirect(log)
+        self.assign(network, folder, log)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True)
         self.security = network.security()
+
+    def assign(self, network: Network, folder: Path, log: Path) -> None:
+        """Belong to this run. What is asked next is `start`, as of a new process; what is costly to make is kept."""
+        self.network, self.config, self.folder, self.log = network, network.config, folder, log
+        _redirect(log)
 
     def ready(self) -> int:
         return os.getpid()
@@ -142,14 +143,20 @@ class IntakeProcess(Process):
 
 
 class ShardProcess(Process):
+    """Keeps its sandboxes, and the results they gave, for the runs that it is assigned to."""
+
+    shard: Shard | None = None
     server: Server | None = None
 
     async def start(self) -> Endpoint:
         from executor.shard import Shard
 
         self.clock = SystemClock()
-        self.shard = Shard(self.config.executor)
-        await self.shard.start()
+        if self.shard is None:
+            self.shard = Shard(self.config.executor)
+            await self.shard.start()
+        if self.server is not None:
+            await self.server.close()
         bind = self.network.bind_address(self.part)
         self.server = self.network.server(bind, self, {"actor"}, self.config.executor.credits, self.security)
         await self.server.start()
@@ -158,6 +165,7 @@ class ShardProcess(Process):
     async def handle(self, peer: Peer, message: Any) -> object:
         from executor.service import serve
 
+        assert self.shard is not None
         return await serve(self.shard, message, self.config.executor.deadline, self.clock)
 
     def joined(self, peer: Peer, hello: m.Hello) -> None:
@@ -167,7 +175,7 @@ class ShardProcess(Process):
         pass
 
     async def run(self) -> None:
-        assert self.server is not None
+        assert self.server is not None and self.shard is not None
         serving = asyncio.create_task(self.server.serve_forever())
         failing = asyncio.create_task(self.shard.failed())
         try:
@@ -182,22 +190,30 @@ class ShardProcess(Process):
             failing.cancel()
 
     async def close(self) -> None:
-        if self.server is not None:  # else the start has failed, and told why
+        if self.server is not None and self.shard is not None:  # else the start has failed, and told why
             await self.server.close()
             await self.shard.close()
 
 
 class ActorProcess(Process):
+    """Keeps its engine for the runs that it is assigned to."""
+
+    engine: Engine | None = None
+
     async def start(self, index: int) -> None:
         """Load the engine; takes seconds."""
         from actors import engine
 
-        os.environ.update(engine.environment(self.config.engine.threads))
         self.index = index
         self.shards: list[Client] = []
         try:
-            self.engine = engine.create(self.config.engine, self.config.model)
-            await self.engine.start()
+            if self.engine is not None:
+                await self.engine.reset()
+                return
+            os.environ.update(engine.environment(self.config.engine.threads))
+            made = engine.create(self.config.engine, self.config.model)
+            await made.start()
+            self.engine = made
         except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
             raise self.failure(error) from None
 
@@ -207,6 +223,7 @@ class ActorProcess(Process):
         from actors.triplets import PythonTriplets
         from executor.pool import Pool
 
+        assert self.engine is not None
         wait = self.config.cluster.start_timeout
         lines: list[Client] = []
 
@@ -232,11 +249,16 @@ class ActorProcess(Process):
             await lines[0].connect(wait)
             await actor.run()
         except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
+            await self.close()
             raise self.failure(error) from None
         finally:
             for client in (*self.shards, *lines):
                 await client.close()
-            await self.engine.close()
+
+    async def close(self) -> None:
+        engine, self.engine = self.engine, None
+        if engine is not None:
+            await engine.close()
 
     async def _connect(self, number: int, shard: Endpoint) -> Client:
         client = self.network.client(shard, "actor", self.index, self.security, f"executor-{number}")

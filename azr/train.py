@@ -8,32 +8,42 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
-import shutil
-import signal
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from azr import base
 from azr.check import examine
-from azr.guard import Guard, guarded
+from azr.host import Host, Run, cancel_on_signals, hosting
 from azr.lock import held
 from azr.machine import inspect
-from azr.tracking import Tracking
-from azr.view import View, table
-from azr.wiring import Network
 from common import seed_rows
 from common.config import Config, SeedsConfig, to_yaml
-from common.errors import ConfigError, PartFailed
-from common.keys import private_folder
-
-VIEW_INTERVAL = 1.0  # seconds
+from common.errors import ConfigError
 
 
 def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
     """Run to the end and return the summary. Raises AzrError; KeyboardInterrupt when interrupted."""
+    with prepared(config, resume) as run, hosting() as host:
+        try:
+            return asyncio.run(_alone(host, run))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+async def _alone(host: Host, run: Run) -> dict[str, Any]:
+    cancel_on_signals()
+    try:
+        return await host.perform(run)
+    finally:
+        await host.stop()
+
+
+@contextmanager
+def prepared(config: Config, resume: Path | None = None) -> Iterator[Run]:
+    """A run whose folder is made, holds its configuration, and is this process's. Raises ConfigError."""
     config = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, path=_absolute(config.model.path)),
@@ -43,75 +53,8 @@ def train(config: Config, resume: Path | None = None) -> dict[str, Any]:
     config = _require_fit(config)
     folder, config, start = _continue(resume, config) if resume else _begin(config)
     with held(folder):
-        return _train(config, folder, start)
-
-
-def _train(config: Config, folder: Path, start: tuple[int, Path | None] | None) -> dict[str, Any]:
-    (folder / "config.yaml").write_text(to_yaml(config))
-    logging.basicConfig(filename=folder / "driver.log", level=logging.INFO, force=True)
-    remote = bool(config.cluster.address) or config.cluster.transport == "tcp"
-    sockets = None if remote and config.cluster.transport != "ipc" else private_folder()
-    network = Network(folder.name, config, sockets)
-    try:
-        with guarded() as guard:
-            return asyncio.run(_run(config, network, folder, start, guard))
-    except asyncio.CancelledError:
-        raise KeyboardInterrupt from None
-    finally:
-        if sockets is not None:
-            shutil.rmtree(sockets, ignore_errors=True)
-
-
-async def _run(
-    config: Config, network: Network, folder: Path, start: tuple[int, Path | None] | None, guard: Guard
-) -> dict[str, Any]:
-    from ray.exceptions import RayError
-
-    from azr.cluster import Cluster
-
-    _cancel_on_signals()
-    cluster = Cluster(config, network, folder, start, guard.remember)
-    summary: dict[str, Any] | None = None
-    with View(config, folder) as view, Tracking(config, folder) as tracking:
-        try:
-            await cluster.start(view.progress)
-            guard.remember()  # Ray's helpers come up behind its start
-            watching = asyncio.create_task(_watch(cluster, view, tracking))
-            try:
-                await cluster.supervise(view.progress)
-            except RayError as error:
-                raise PartFailed("ray", str(error).splitlines()[0], log=str(folder / "logs")) from error
-            finally:
-                watching.cancel()
-                if "intake" in cluster.parts:
-                    with suppress(TimeoutError, RayError):
-                        summary = await cluster.summary()
-        finally:
-            await cluster.stop()
-    if summary is None:
-        raise PartFailed("intake", "gave no summary", log=str(folder / "logs" / "intake.log"))
-    print(table(summary, folder))
-    return summary
-
-
-async def _watch(cluster: Any, view: View, tracking: Tracking) -> None:
-    limit = cluster.config.cluster.watchdog
-    while True:
-        asked = asyncio.ensure_future(cluster.status())
-        done, _ = await asyncio.wait({asked}, timeout=limit or None)
-        if not done:
-            view.progress(f"the intake has not answered for {limit:.0f} s; its log: logs/intake.log")
-        view.show(await asked)
-        tracking.catch_up()
-        await asyncio.sleep(VIEW_INTERVAL)
-
-
-def _cancel_on_signals() -> None:
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        (folder / "config.yaml").write_text(to_yaml(config))
+        yield Run(config, folder, start)
 
 
 def _begin(config: Config) -> tuple[Path, Config, None]:

@@ -78,10 +78,10 @@ def perform(cell: Cell, folder: Path, command: Sequence[str] = TRAIN) -> Outcome
     if finished(run, cell.config):
         return Outcome(cell, run)
     log.parent.mkdir(parents=True, exist_ok=True)
-    if _can_go_on(run, cell.config):
+    if can_go_on(run, cell.config):
         arguments = [*command, "--resume", str(run)]
     else:
-        _put_aside(run)
+        put_aside(run)
         place = [f"run.folder={runs}", f"run.name={cell.run}"]
         arguments = [*command, str(cell.preset), *cell.settings, *place]
     code = _run(arguments, log)
@@ -127,12 +127,13 @@ def _run(arguments: Sequence[str], log: Path) -> int:
                 process.wait()
 
 
-def _can_go_on(run: Path, config: Config) -> bool:
+def can_go_on(run: Path, config: Config) -> bool:
     """A run that trained all its steps and then failed cannot: it has nothing left to train."""
     return (run / "config.yaml").exists() and latest_checkpoint(run)[0] < config.learner.steps
 
 
-def _put_aside(run: Path) -> None:
+def put_aside(run: Path) -> None:
+    """Keep the remains of a run that is begun again."""
     if run.exists():
         number = sum(path.name.startswith(f"{run.name}.failed") for path in run.parent.iterdir())
         run.rename(run.with_name(f"{run.name}.failed{number + 1}"))

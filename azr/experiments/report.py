@@ -93,12 +93,12 @@ def _sum(runs: Sequence[Sequence[Mapping[str, float]]], name: str) -> float:
 
 
 def write(report: Report, folder: Path) -> None:
-    _write(folder / "results.json", json.dumps(_json(report, folder), indent=1, default=results.to_json) + "\n")
-    _write(folder / "table.md", table.markdown(report))
+    write_whole(folder / "results.json", json.dumps(_json(report, folder), indent=1, default=results.to_json) + "\n")
+    write_whole(folder / "table.md", table.markdown(report))
     standard = report.forced.changes.get(EvalSet.STANDARD, {}) if report.forced else {}
     forced = {name: change.after for name, change in standard.items()}
-    _write(folder / "learning.svg", charts.accuracy(report.cells, report.bases, forced, report.last))
-    _write(folder / "proposals.svg", charts.proposals(report.proposals, report.last))
+    write_whole(folder / "learning.svg", charts.accuracy(report.cells, report.bases, forced, report.last))
+    write_whole(folder / "proposals.svg", charts.proposals(report.proposals, report.last))
 
 
 def _json(report: Report, folder: Path) -> Mapping[str, object]:
@@ -128,7 +128,7 @@ def _inside(text: str, folder: Path) -> str:
     return text.replace(f"{folder}/", "")
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".part")
     partial.write_text(text, encoding="utf-8")
     partial.rename(path)

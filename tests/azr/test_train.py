@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from azr.train import _begin, _continue, _watch, train
+from azr.host import _watch
+from azr.train import _begin, _continue, train
 from common.cluster import ClusterConfig
 from common.config import Config, LearnerConfig, RunConfig, SeedsConfig
 from common.errors import ConfigError

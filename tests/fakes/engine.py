@@ -107,6 +107,8 @@ class FakeEngine:
         self._death = failure
         self._dead.set()
 
+    async def reset(self) -> None: ...
+
     async def checksum(self) -> str:
         return f"weights of version {self.version}"
 
