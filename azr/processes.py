@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from azr.log_file import redirect
 from azr.wiring import CREDITS, Endpoint, Network, free_port, own_address
 from common import messages as m
 from common.clock import SystemClock
@@ -49,7 +50,7 @@ class Process:
     def assign(self, network: Network, folder: Path, log: Path) -> None:
         """Belong to this run. What is asked next is `start`, as of a new process; what is costly to make is kept."""
         self.network, self.config, self.folder, self.log = network, network.config, folder, log
-        _redirect(log)
+        redirect(log)
 
     def ready(self) -> int:
         return os.getpid()
@@ -373,14 +374,3 @@ class TrainerProcess(Process):
 def _brief(what: str, limit: int = 400) -> str:
     """Some libraries answer with pages; the whole of it is in the log."""
     return what if len(what) <= limit else what[:limit] + " …"
-
-
-def _redirect(log: Path) -> None:
-    """Send standard output and error of this process, C libraries included, to its log file."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
