@@ -25,7 +25,6 @@ from common.transport import Peer
 from common.types import Group, Kind, Lease, Share, Task
 from learner.admission import APART, Admission, Ended, Limits
 from learner.analyst import Analyst
-from learner.batch import sequences, shares
 from learner.evaluation import Evaluation, Question, Round
 from learner.figures import of_book, of_now, of_pushes, step_row
 from learner.group_check import require_consistent
@@ -34,11 +33,12 @@ from learner.journal import Journal
 from learner.lease_desk import LeaseDesk
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
+from learner.preparation import prepared
 from learner.resume_point import record_checkpoint
 from learner.run_log import RunLog, rejections, staleness_histogram
 from learner.safety_log import SafetyLog
 from learner.seeding import Seeding
-from learner.settlement import rebuild, settle
+from learner.settlement import rebuild
 from learner.task_book import TaskBook
 from learner.weight_sync import PushRecord, WeightSync
 
@@ -267,11 +267,8 @@ class Intake:
             self.weights.reconsider()
 
     def _take_batch(self, step: int, batch: list[Group]) -> None:
-        learner = self._config.learner
-        batch = settle(step, batch, self._config, self.book, self._batches.values(), self._programs)
-        rows = sequences(step, batch, self._config.algorithm, self._config.run.seed).rows
-        self._batches[step] = batch
-        self._shares[step] = shares(step, rows, learner.ranks, learner.micro_batch_tokens, learner.minibatches)
+        found = prepared(step, batch, self._config, self.book, self._batches.values(), self._programs)
+        self._batches[step], self._shares[step] = found
 
     def _answered(self, group: Group) -> None:
         """A group that no quota counts has come, or has failed."""
