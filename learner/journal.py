@@ -37,7 +37,8 @@ class Contents:
 
 
 class Journal:
-    """Append-only segments in `folder`. `keep`: superseded segments are renamed to *.old instead of deleted."""
+    """Append-only segments in `folder`. `keep`: superseded segments are renamed to *.old instead of deleted, for
+    learner/history.py."""
 
     def __init__(self, folder: Path, *, keep: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,7 @@ class Journal:
         """Everything in the current segments."""
         contents = Contents()
         for path in sorted(self._folder.glob("*.azj")):
-            for record in _records(path):
+            for _, record in records(path):
                 if isinstance(record, Group):
                     contents.waiting[record.lease] = record
                 else:
@@ -103,7 +104,8 @@ class Journal:
             data = data[os.write(fd, data) :]
 
 
-def _records(path: Path) -> Iterator[Group | BatchFormed]:
+def records(path: Path) -> Iterator[tuple[int, Group | BatchFormed]]:
+    """What a segment holds, each with the byte at which it begins; logs where reading had to stop."""
     data = path.read_bytes()
     at = 0
     while at + _LENGTH.size <= len(data):
@@ -117,7 +119,18 @@ def _records(path: Path) -> Iterator[Group | BatchFormed]:
             log.warning("%s: what follows byte %d cannot be read: %s", path, at, error)
             return
         if isinstance(record, Group | BatchFormed):
-            yield record
+            yield at, record
         at += _LENGTH.size + length
     if at < len(data):
         log.warning("%s: its last record is cut at byte %d", path, at)
+
+
+def group_at(path: Path, at: int) -> Group:
+    """The group that `records` found at byte `at`. WireError if the file has changed since."""
+    with path.open("rb") as file:
+        file.seek(at)
+        (length,) = _LENGTH.unpack(file.read(_LENGTH.size))
+        record = unpack_record(file.read(length))
+    if not isinstance(record, Group):
+        raise WireError(f"{path} holds no group at byte {at}")
+    return record
