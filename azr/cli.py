@@ -1,4 +1,4 @@
-"""The command line: `azr train`, `check`, `base`, `execute`, `report`, `simulate` and `experiment`.
+"""The command line: `azr train`, `check`, `base`, `execute`, `report`, `replay`, `simulate` and `experiment`.
 
 Only argparse and light modules are imported here; each command imports what it needs when it runs, so `--help` is
 quick. An AzrError is an answer to the user, printed without a traceback; anything else is a bug and keeps its own.
@@ -121,6 +121,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.add_argument("run", metavar="RUN", help="its folder, or its name in runs/")
     report.set_defaults(command=_report)
+
+    replay = commands.add_parser(
+        "replay",
+        help="train the batches of a run again and compare every figure bit by bit",
+        description="Reproduce the learner's losses of a run that is over, on the CPU, from its journal. Ends with 1 "
+        "if a figure differs. With settings of learner, algorithm or intrinsic it shows what the same batches would "
+        "have given. The run folder stays as it is.",
+    )
+    replay.add_argument("run", metavar="RUN", help="its folder, or its name in runs/")
+    replay.add_argument("settings", nargs="*", metavar="key=value", help="for instance learner.loss=cispo")
+    replay.set_defaults(command=_replay)
 
     simulation = commands.add_parser(
         "simulate",
@@ -290,6 +301,12 @@ def _report(parsed: argparse.Namespace) -> int:
     text, sound = report(_run_folder(parsed.run))
     print(text)
     return 0 if sound else FAILED
+
+
+def _replay(parsed: argparse.Namespace) -> int:
+    from azr.replay import replay
+
+    return 0 if replay(_run_folder(parsed.run), parsed.settings) else FAILED
 
 
 def _simulate(parsed: argparse.Namespace) -> int:

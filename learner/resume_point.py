@@ -1,4 +1,5 @@
-"""Where a run would continue: its newest durable checkpoint, named in checkpoints/latest.json. Without torch.
+"""Where a run would continue: its newest durable checkpoint, named in checkpoints/latest.json; and where else one
+could begin. Without torch.
 
 Invariant: the file names a checkpoint that is wholly on disk, also after a loss of power.
 """
@@ -32,3 +33,9 @@ def latest_checkpoint(run: Path) -> tuple[int, Path | None]:
         return 0, None
     found = json.loads(path.read_text())
     return int(found["step"]), run / found["path"]
+
+
+def kept_checkpoints(run: Path) -> dict[int, Path]:
+    """Batches trained → folder, of every whole checkpoint in a run folder, the oldest first."""
+    found = sorted((run / "checkpoints").glob("step-*[0-9]"))
+    return {int(path.name.removeprefix("step-")): path for path in found if (path / "trainer.json").exists()}

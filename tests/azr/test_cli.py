@@ -53,6 +53,7 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
         ["train", "--help"],
         ["check", "--help"],
         ["report", "--help"],
+        ["replay", "--help"],
         ["simulate", "--help"],
         ["base", "--help"],
         ["experiment", "learning", "--help"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,11 +157,11 @@ class Stage:
         assert isinstance(reply, m.ShareReply)
         return reply
 
-    async def train(self, step: int) -> Share:
-        """One rank trains a step, and saves if it is told to."""
+    async def train(self, step: int, figures: Mapping[str, float] | None = None) -> Share:
+        """One rank trains a step with these `figures`, and saves if it is told to."""
         reply = await self.share(step)
         assert reply.share is not None
-        await self.ask("trainer", 0, m.StepDone(step, {"loss": 0.5}, 0.1))
+        await self.ask("trainer", 0, m.StepDone(step, dict(figures or {"loss": 0.5}), 0.1))
         if reply.save:
             await self.save(step + 1)
         return reply.share
