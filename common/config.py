@@ -188,7 +188,7 @@ class EvalConfig:
 class LoggingConfig:
     view: str = "auto"  # live | plain | auto
     wandb: str = "auto"  # auto: online if logged in | offline | online | disabled
-    keep_journal: bool = False  # also after a checkpoint contains it
+    keep_journal: bool = True  # also what checkpoints contain: `azr replay` begins at the base model then
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ def simulate(config: Config, costs: Costs) -> Outcome:
         intrinsic=IntrinsicConfig(),
         seeds=dataclasses.replace(config.seeds, tasks=0, load=""),
         eval=dataclasses.replace(config.eval, tasks=0, harder=0),
+        logging=dataclasses.replace(config.logging, keep_journal=False),
     )
     with tempfile.TemporaryDirectory(prefix="azr-simulation-") as folder:
         return run(Simulation(config, costs, Path(folder)).outcome())
