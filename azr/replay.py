@@ -15,7 +15,7 @@ from azr.replay_ranks import trained
 from common.errors import ConfigError
 
 TIMED = "seconds_"  # figures that no two runs share
-NAMED = 4  # figures that differ, at most so many by name
+NAMED = 3  # figures that differ, at most so many by name
 CAUSES = (
     "another CPU or other versions of torch and DeepSpeed, learner.threads over 1, a base model made anew under the "
     "same path, or settings that a resume changed (config.yaml has those of the last one)"
@@ -69,8 +69,8 @@ def header(plan: Plan) -> str:
 
 
 def line(step: int, recorded: Figures, figures: Figures, wrong: list[str]) -> str:
-    more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
-    told = f"differ: {', '.join(wrong[:NAMED])}{more}" if wrong else "equal"
+    more = ", ..." if len(wrong) > NAMED else ""
+    told = f"{len(wrong)} differ: {', '.join(wrong[:NAMED])}{more}" if wrong else "equal"
     losses = f"{figures['loss']:>24.16g}{recorded['loss']:>24.16g}"
     return f"{step:>6}{losses}{figures['grad_norm']:>14.6g}{recorded['grad_norm']:>14.6g}  {told}"
 

@@ -97,7 +97,7 @@ def _reach(folder: Path, recorded: Mapping[int, Figures]) -> tuple[range, Path |
     if not steps:
         begins = ", ".join(["the base model", *(path.name for path in checkpoints.values())])
         raise ConfigError(
-            f"{folder}: its journal has no batch that was trained right after {begins}. The journal is kept behind "
-            "checkpoints only with logging.keep_journal=true"
+            f"{folder}: its journal has no batch that was trained right after {begins}. What checkpoints contain is in "
+            "the journal only with logging.keep_journal=true"
         )
     return steps, checkpoints[steps.start] if steps.start else None

@@ -42,14 +42,15 @@ def trained(plan: Plan, folder: Path) -> Iterator[tuple[int, Figures]]:
             rank.start()
         for _, sender in pipes:
             sender.close()  # a rank that ends is then the end of its pipe
-        yield from _received({receiver: rank for rank, (receiver, _) in enumerate(pipes)}, folder)
+        yield from received({receiver: rank for rank, (receiver, _) in enumerate(pipes)}, folder)
     finally:
         for rank in ranks:
             rank.kill()
             rank.join()
 
 
-def _received(receivers: dict[Connection, int], folder: Path) -> Iterator[tuple[int, Figures]]:
+def received(receivers: dict[Connection, int], folder: Path) -> Iterator[tuple[int, Figures]]:
+    """What ranks send until all are done. PartFailed if one tells of a failure, or ends without a word."""
     while receivers:
         for ready in connection.wait(list(receivers)):
             assert isinstance(ready, Connection)
@@ -63,8 +64,8 @@ def _received(receivers: dict[Connection, int], folder: Path) -> Iterator[tuple[
             match message:
                 case {"step": step, "figures": figures}:
                     yield step, figures
-                case {"failed": text}:
-                    raise PartFailed(f"trainer rank {rank}", text)
+                case {"failed": what, "hint": hint}:
+                    raise PartFailed(f"trainer rank {rank}", what, hint=hint)
                 case {"done": _}:
                     del receivers[ready]
 
@@ -81,8 +82,10 @@ def _rank(plan: Plan, rank: int, master: tuple[str, int], folder: Path, pipe: Co
         for step, figures in _steps(plan, rank, master, own):
             if rank == 0:
                 _send(pipe, step=step, figures=figures)
+    except PartFailed as error:
+        _send(pipe, failed=error.what, hint=error.hint)
     except AzrError as error:
-        _send(pipe, failed=str(error))
+        _send(pipe, failed=str(error), hint="")
     else:
         _send(pipe, done=True)
 

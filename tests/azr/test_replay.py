@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from azr.cli import MISUSED, main
 from azr.lock import held
 from azr.replay import differing, header, line, verdict
 from azr.replay_plan import Plan, changes, lineage, longest, plan
+from azr.replay_ranks import received
 from common.config import Config, LoggingConfig, ModelConfig, load, to_yaml
-from common.errors import ConfigError
+from common.errors import ConfigError, PartFailed
 from tests.fakes.peers import Stage, small
 
 
@@ -82,9 +85,8 @@ def test_the_text_says_what_was_replayed_and_where_it_first_differs() -> None:
     assert "steps 2 to 5 of 0 to 5, from step-000002, on 1 trainer rank" in header(found)
     assert "keep_journal" in header(found)
     wrong = ["loss", "grad_norm", "a", "b", "c", "d"]
-    assert line(2, recorded[2], {"loss": 0.25, "grad_norm": 2.0}, wrong).split() == (
-        "2 0.25 0.5 2 1 differ: loss, grad_norm, a, b and 2 more".split()
-    )
+    words = " ".join(line(2, recorded[2], {"loss": 0.25, "grad_norm": 2.0}, wrong).split())
+    assert words == "2 0.25 0.5 2 1 6 differ: loss, grad_norm, a, ..."
     assert "all figures of 4 steps equal" in verdict(found, None)
     assert "step 3 is the first that differs" in verdict(found, 3)
 
@@ -124,3 +126,24 @@ async def test_what_cannot_be_replayed_is_said(tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "metrics.jsonl").write_text("")
     assert main(["replay", str(tmp_path)]) == MISUSED
     assert "no trained step" in capsys.readouterr().err
+
+
+def test_figures_come_in_order_until_all_ranks_are_done(tmp_path: Path) -> None:
+    (first, to_first), (second, to_second) = Pipe(duplex=False), Pipe(duplex=False)
+    for step in range(2):
+        to_first.send_bytes(json.dumps({"step": step, "figures": {"loss": step}}).encode())
+    for sender in (to_first, to_second):
+        sender.send_bytes(b'{"done": true}')
+        sender.close()
+    assert list(received({first: 0, second: 1}, tmp_path)) == [(0, {"loss": 0}), (1, {"loss": 1})]
+
+
+def test_a_rank_that_fails_or_dies_is_named(tmp_path: Path) -> None:
+    receiver, sender = Pipe(duplex=False)
+    sender.send_bytes(b'{"failed": "step 3: loss nan", "hint": "a smaller learner.lr"}')
+    with pytest.raises(PartFailed, match=r"^trainer rank 1: step 3: loss nan\n  try: a smaller"):
+        list(received({receiver: 1}, tmp_path))
+    sender.close()
+    (tmp_path / "trainer-1.log").write_text("Traceback: out of memory")
+    with pytest.raises(PartFailed, match=r"trainer rank 1: its process died(?s:.*)out of memory"):
+        list(received({receiver: 1}, tmp_path))
