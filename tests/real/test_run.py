@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.real.conftest import Runs
+from tests.real.conftest import ROOT, Runs
 
 WIDE = [
     "engine.actors=2",
@@ -45,3 +47,17 @@ def test_two_of_everything(runs: Runs, rows: Callable[[Path], list[dict[str, Any
         f"propose/{t}": 12 for t in ("deduction", "abduction", "induction")
     }
     assert (folder / "checkpoints" / "step-000003" / "hf" / "model.safetensors").exists()
+
+    before = contents(folder)
+    replayed = subprocess.run(
+        [sys.executable, "-m", "azr.cli", "replay", str(folder)], cwd=ROOT, capture_output=True, text=True, timeout=400
+    )
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
+    assert "from the base model, on 2 trainer ranks" in replayed.stdout
+    assert "all figures of 3 steps equal" in replayed.stdout
+    assert contents(folder) == before
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, int]]:
+    """Size and last change of every file."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
