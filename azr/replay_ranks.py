@@ -37,11 +37,10 @@ def trained(plan: Plan, folder: Path) -> Iterator[tuple[int, Figures]]:
         context.Process(target=_rank, args=(plan, rank, master, folder, sender), daemon=True)
         for rank, (_, sender) in enumerate(pipes)
     ]
+    for rank, (_, sender) in zip(ranks, pipes, strict=True):
+        rank.start()
+        sender.close()  # a rank that ends is then the end of its pipe
     try:
-        for rank in ranks:
-            rank.start()
-        for _, sender in pipes:
-            sender.close()  # a rank that ends is then the end of its pipe
         yield from received({receiver: rank for rank, (receiver, _) in enumerate(pipes)}, folder)
     finally:
         for rank in ranks:
