@@ -82,9 +82,12 @@ class Engine(Protocol):
         """Load the staged `version` between two decoding steps; no network.
 
         Raises WeightTransferFailed if it is not staged. Any other failure is the end of the engine. Running
-        requests go on: with kv_policy "recompute" their keys and values are computed again under the new
-        weights, as is the prefix cache; with "keep" they keep theirs, and only requests submitted after the
-        commit are sure to meet no keys and values of other weights.
+        requests go on, and `engine.kv` says with which keys and values (KV):
+
+        recompute: all KV is dropped, the prefix cache with it, and computed again under the new weights.
+        keep: running requests keep theirs, and the prefix cache serves blocks of older weights to new requests.
+        salt: running requests keep theirs; a request submitted after the commit meets no KV of older weights, as
+        the prefix cache is one per version. One that was submitted before and still waits for a slot may.
         """
         ...
 

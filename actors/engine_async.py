@@ -70,13 +70,13 @@ class AsyncEngine:
         await asyncio.to_thread(self._receiver.receive, stage)
 
     async def commit(self, version: int) -> CommitTimes:
-        recompute = self._config.kv_policy == "recompute"
+        recompute = self._config.kv == "recompute"
         with self._receiver.loading(version) as staged:
             begin = time.perf_counter()
             await self._llm.pause_generation(mode="keep", clear_cache=recompute)
+            self._version = version  # from here on nothing is sampled until the new weights are in
             loads = await self._llm.collective_rpc("load_staged", args=compat.wire_form(staged))
             await self._llm.update_weight_version(str(version))
-            self._version = version
             await self._llm.resume_generation()
         return CommitTimes(pause=time.perf_counter() - begin, load=max(loads))
 
@@ -102,8 +102,7 @@ class AsyncEngine:
 
     async def _ask(self, prompt: Int32Array, parameters: SamplingParams) -> RequestOutput:
         check_prompt(prompt, self._config.max_model_len)
-        salted = self._config.prefix_caching and self._config.kv_policy == "keep"
-        salt = str(self._version) if salted else ""
+        salt = compat.salt(self._config, self._version)
         request = self._llm.generate(compat.prompt_of(prompt, salt), parameters, str(next(self._ids)))
         self._running += 1
         try:

@@ -174,8 +174,7 @@ class InProcessEngine:
             self._commands.get()()
 
     def _add(self, ids: Sequence[str], prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams]) -> None:
-        salted = self._config.prefix_caching and self._config.kv_policy == "keep"
-        salt = str(self._version) if salted else ""
+        salt = compat.salt(self._config, self._version)
         for name, prompt, parameter in zip(ids, prompts, parameters, strict=True):
             self._llm.add_request(name, compat.prompt_of(prompt, salt), parameter)
 
@@ -194,7 +193,7 @@ class InProcessEngine:
     def _load(self, staged: Staged) -> CommitTimes:
         begin = time.perf_counter()
         load: float = max(self._llm.collective_rpc("load_staged", args=compat.wire_form(staged)))
-        if self._config.kv_policy == "recompute":
+        if self._config.kv == "recompute":
             self._clear_cache()
         self._llm.set_weight_version(str(staged.version))
         self._version = staged.version

@@ -94,6 +94,11 @@ def stop_tokens(config: VllmConfig) -> list[int]:
     return sorted(found)
 
 
+def salt(engine: EngineConfig, version: int) -> str:
+    """Of requests that `version` begins to serve; empty if the prefix cache knows no versions."""
+    return str(version) if engine.prefix_caching and engine.kv == "salt" else ""
+
+
 def prompt_of(tokens: Int32Array, salt: str) -> TokensPrompt:
     """`salt` separates prefix caches: blocks made under one are never served under another."""
     prompt = TokensPrompt(prompt_token_ids=tokens.tolist())

@@ -129,7 +129,7 @@ class EngineConfig:
     max_tokens: int = 64  # per answer
     kv_cache_gib: float = 0.25
     prefix_caching: bool = True
-    kv_policy: str = "recompute"  # of running requests at a push: recompute | keep
+    kv: str = "recompute"  # what becomes of keys and values at a push: recompute | keep | salt (docs/weights.md)
     episodes: int = 64  # open per actor
     threads: int = 1
     join_after: int = 0  # actors beyond the first join after this version
@@ -315,7 +315,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "intrinsic.combine": ("sum", "multiply", "sum_multiply", "multiply_sum"),
     "safety.on_flag": ("log", "drop", "stop"),
     "engine.kind": ("inprocess", "async"),
-    "engine.kv_policy": ("recompute", "keep"),
+    "engine.kv": ("recompute", "keep", "salt"),
     "learner.kind": ("deepspeed", "none"),
     "logging.view": ("auto", "live", "plain"),
     "logging.wandb": ("auto", "offline", "online", "disabled"),

@@ -13,7 +13,7 @@ from common.errors import PartFailed
 from common.off_policy import OffPolicyConfig
 
 _CAUSES = {
-    "mismatch": "engine and learner give other probabilities to the same weights: compare engine.kv_policy=recompute, "
+    "mismatch": "engine and learner give other probabilities to the same weights: compare engine.kv=recompute, "
     "engine.prefix_caching=false and one dtype for both",
     "ess": "a smaller staleness.eta, learner.lr or learner.minibatches, or a loss that bounds its weights",
 }
