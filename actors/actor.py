@@ -154,13 +154,15 @@ class RolloutActor:
     async def _stage(self, stage: m.Stage) -> None:
         error = ""
         try:
-            await self._engine.stage(stage)
+            times = await self._engine.stage(stage)
+            self._meter.pushed("stage", stage.version, times.seconds, times.tokens)
         except WeightTransferFailed as failure:
             log.warning("%s: %s", self._name, failure)
             error = str(failure)
         await self._intake.request(m.Staged(stage.epoch, stage.version, error))
 
     async def _commit(self, commit: m.Commit) -> None:
+        begin = self._ledger.now()
         try:
             with self._meter.during("pause"):
                 times = await self._engine.commit(commit.version)
@@ -168,8 +170,11 @@ class RolloutActor:
             log.warning("%s: %s", self._name, failure)
             await self._intake.request(m.Committed(commit.version, error=str(failure)))
             return
+        self._meter.pushed("pause", commit.version, times.pause)
+        self._meter.pushed("load", commit.version, times.load)
         probe = await self._engine.score(commit.probe)
         checksum = await self._engine.checksum() if self._config.engine.checksums else ""
+        self._meter.pushed("commit", commit.version, self._ledger.now() - begin)
         await self._intake.request(m.Committed(commit.version, probe, times.pause, times.load, checksum))
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -189,9 +194,9 @@ class RolloutActor:
 
     async def _report(self) -> None:
         totals, spans = self._ledger.drain()
-        produced = self._meter.drain_produced()
+        produced, pushes = self._meter.drain_produced(), self._meter.drain_pushes()
         gpus = self._gpus.sample(self._ledger.now())
-        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced, gpus))
+        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced, gpus, pushes))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; its failure ends the actor."""

@@ -33,6 +33,12 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class StageTimes:
+    seconds: float
+    tokens: int  # decoded meanwhile, at least: what ends or is cancelled at that moment may be missed
+
+
+@dataclass(frozen=True)
 class CommitTimes:
     pause: float  # seconds in which no token was produced
     load: float  # of these, seconds spent copying weights into the model
@@ -70,7 +76,7 @@ class Engine(Protocol):
         """
         ...
 
-    async def stage(self, stage: Stage) -> None:
+    async def stage(self, stage: Stage) -> StageTimes:
         """Receive `stage.version` into the staging buffer while decoding goes on.
 
         Raises WeightTransferFailed, leaving the engine as it was, if names, shapes or dtypes are not the

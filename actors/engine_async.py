@@ -17,7 +17,7 @@ from vllm import RequestOutput, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from actors import vllm_compat as compat
-from actors.engine import CommitTimes, Completion, check_prompt, sample_seed
+from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver
 from common.config import EngineConfig, ModelConfig
 from common.errors import PartFailed
@@ -30,6 +30,7 @@ class AsyncEngine:
         self._config, self._model, self._version = engine, model, version
         self._ids = count()
         self._running = 0
+        self._finished = 0  # tokens of completed requests
         self._closed = False
 
     @property
@@ -66,8 +67,10 @@ class AsyncEngine:
         outputs = await asyncio.gather(*(self._ask(sequence, compat.scoring()) for sequence in sequences))
         return tuple(compat.scores(output) for output in outputs)
 
-    async def stage(self, stage: Stage) -> None:
+    async def stage(self, stage: Stage) -> StageTimes:
+        begin, before = time.perf_counter(), self._decoded
         await asyncio.to_thread(self._receiver.receive, stage)
+        return StageTimes(time.perf_counter() - begin, max(0, self._decoded - before))
 
     async def commit(self, version: int) -> CommitTimes:
         recompute = self._config.kv == "recompute"
@@ -100,6 +103,10 @@ class AsyncEngine:
         compat.end_async_engine(self._llm)
         del self._llm  # its finaliser fails if the interpreter is already half gone
 
+    @property
+    def _decoded(self) -> int:
+        return self._finished + compat.unfinished_tokens(self._llm)
+
     async def _ask(self, prompt: Int32Array, parameters: SamplingParams) -> RequestOutput:
         check_prompt(prompt, self._config.max_model_len)
         salt = compat.salt(self._config, self._version)
@@ -108,6 +115,7 @@ class AsyncEngine:
         try:
             async for output in request:
                 if output.finished:
+                    self._finished += len(output.outputs[0].token_ids)
                     return output
             raise PartFailed("engine", "vLLM ended a request without an answer")
         except (EngineDeadError, EngineGenerateError) as error:

@@ -26,7 +26,7 @@ import torch
 from vllm import RequestOutput, SamplingParams
 
 from actors import vllm_compat as compat
-from actors.engine import CommitTimes, Completion, check_prompt, sample_seed
+from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver, Staged
 from common.config import EngineConfig, ModelConfig
 from common.errors import PartFailed
@@ -50,6 +50,7 @@ class InProcessEngine:
         self._ids = count()
         self._jobs: dict[str, _Job] = {}
         self._waiting: set[asyncio.Future[Any]] = set()
+        self._finished = 0  # tokens of completed requests
         self._open = True
         self._stop: list[int] = []
 
@@ -85,8 +86,10 @@ class InProcessEngine:
         outputs = await self._ask(sequences, [compat.scoring()] * len(sequences))
         return tuple(compat.scores(output) for output in outputs)
 
-    async def stage(self, stage: Stage) -> None:
+    async def stage(self, stage: Stage) -> StageTimes:
+        begin, before = time.perf_counter(), self._decoded
         await asyncio.to_thread(self._receiver.receive, stage)
+        return StageTimes(time.perf_counter() - begin, max(0, self._decoded - before))
 
     async def commit(self, version: int) -> CommitTimes:
         with self._receiver.loading(version) as staged:
@@ -139,6 +142,10 @@ class InProcessEngine:
             self._commands.put(partial(self._abort, ids))
             raise
 
+    @property
+    def _decoded(self) -> int:
+        return self._finished + compat.unfinished_tokens(self._llm)
+
     def _ended(self, error: BaseException | None) -> None:
         what = "closed" if error is None else f"{type(error).__name__}: {error}"
         failure = PartFailed("engine", what, hint="the actor's log has the traceback")
@@ -183,6 +190,7 @@ class InProcessEngine:
 
     def _collect(self, outputs: Sequence[Any]) -> None:
         for output in outputs:
+            self._finished += len(output.outputs[0].token_ids)
             job = self._jobs.pop(output.request_id)
             job.outputs[output.request_id] = output
             job.missing -= 1

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from actors.engine import Completion, Engine
 from common.jobs import Executor, Validate, Validation, Verdicts, Verify
 from common.ledger import Ledger
+from common.push_span import PushSpan
 from common.types import Int32Array
 
 
@@ -28,6 +29,7 @@ class Meter:
         self._engine, self._executor, self._ledger, self._ended = engine, executor, ledger, ended
         self._running: Counter[str] = Counter()
         self._produced: list[tuple[float, int]] = []
+        self._pushes: list[PushSpan] = []
 
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
@@ -66,6 +68,14 @@ class Meter:
         """(wall clock, tokens) of the requests completed since the last call."""
         produced, self._produced = tuple(self._produced), []
         return produced
+
+    def pushed(self, phase: str, version: int, seconds: float, tokens: int = 0) -> None:
+        """`phase` (common/push_span.py) is over now."""
+        self._pushes.append(PushSpan(phase, version, self._ledger.now() - seconds, seconds, tokens))
+
+    def drain_pushes(self) -> tuple[PushSpan, ...]:
+        pushes, self._pushes = tuple(self._pushes), []
+        return pushes
 
     async def validate(self, job: Validate) -> Validation:
         with self.during("executor"):

@@ -151,6 +151,12 @@ def scores(output: RequestOutput) -> Float32Array:
     return np.asarray(logprobs.logprobs, dtype=np.float32)
 
 
+def unfinished_tokens(llm: LLMEngine | AsyncLLM) -> int:
+    """Sampled so far by the requests that are running; may be asked from another thread than the engine's."""
+    states = list(llm.output_processor.request_states.values())  # one step of the interpreter: it does not change
+    return sum(state.detokenizer.num_output_tokens() for state in states)
+
+
 def schema(model: ModelConfig) -> dict[str, TensorMeta]:
     """The tensors of a push by checkpoint name: what a learner of this model holds, tied weights once."""
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -1,7 +1,8 @@
 """`azr report RUN`: where the time of a run went, from its folder alone, while it goes on or afterwards.
 
-Three tables: the share of every process's wall time in each state of its ledger, held against what they must sum to;
-the critical path (azr/critical_path.py); and what NVML told of the GPUs, where there are any.
+The share of every process's wall time in each state of its ledger, held against what they must sum to; the critical
+path (azr/critical_path.py); what weight pushes cost the actors (common/push_span.py); and what NVML told of the GPUs,
+where there are any.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from azr.critical_path import CriticalPath, critical_path
 from azr.timeline import Process, Timeline, load_rows, read
 from common.config import load
 from common.errors import ConfigError
+from common.push_span import PushCosts
 
 TOLERANCE = 0.01  # of wall time that the states of a process may be off
 SHOWN = 0.005  # seconds; what is shorter is left out
@@ -31,7 +33,7 @@ def report(folder: Path) -> tuple[str, bool]:
     if not timeline.processes:
         return "\n".join([*lines, "no process has reported yet"]), True
     path = critical_path(timeline, config.staleness.eta if config.staleness.mode == "exact" else None)
-    lines += [*_states(timeline), *_verdict(broken), "", *_path(path), *_gpus(timeline)]
+    lines += [*_states(timeline), *_verdict(broken), "", *_path(path), *_pushes(timeline), *_gpus(timeline)]
     return "\n".join(lines), not broken
 
 
@@ -74,6 +76,18 @@ def _path(path: CriticalPath | None) -> Iterator[str]:
         waited = "trainer-0 wait-batch <- " if found.waited else ""
         share = found.seconds / path.seconds
         yield f"  {found.seconds:>9.2f}{share:>8.1%}{found.steps:>7}  {waited}{found.part} {found.state}"
+
+
+def _pushes(timeline: Timeline) -> Iterator[str]:
+    if not timeline.pushes:
+        return
+    costs = PushCosts.of(timeline.pushes)
+    yield from ("", "weight pushes, as each actor measured them (milliseconds)")
+    yield f"  {'phase':<8}{'pushes':>7}{'p50':>9}{'p99':>9}{'max':>9}"
+    for phase, of in costs.spreads.items():
+        yield f"  {phase:<8}{of.count:>7}{of.p50 * 1e3:>9.1f}{of.p99 * 1e3:>9.1f}{of.max * 1e3:>9.1f}"
+    if (stages := costs.spreads.get("stage")) is not None:
+        yield f"  {costs.tokens} tokens were decoded while staging, in {costs.decoding} of {stages.count} stages"
 
 
 def _gpus(timeline: Timeline) -> Iterator[str]:

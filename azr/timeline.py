@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import ConfigError
+from common.push_span import PushSpan
 from learner import trace
 
 _TOUCHING = 1e-5  # seconds between two pieces of one state, which a report cut
@@ -78,6 +79,7 @@ class Timeline:
     processes: tuple[Process, ...]
     marks: tuple[Mark, ...]
     gpus: tuple[Gpu, ...]
+    pushes: tuple[PushSpan, ...] = ()
 
     def process(self, name: str) -> Process | None:
         return next((process for process in self.processes if process.name == name), None)
@@ -100,9 +102,13 @@ def of(events: Sequence[Mapping[str, Any]]) -> Timeline:
     lives: dict[str, list[list[Span]]] = {}
     loads: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     marks: list[Mark] = []
+    pushes: list[PushSpan] = []
     for event in events:
         name, kind = names[event["pid"]], event["ph"]
-        if kind == "X":
+        if kind == "X" and event.get("tid") == trace.PUSHES:
+            of_push = event["ts"] / 1e6, event["dur"] / 1e6, event["args"]["tokens"]
+            pushes.append(PushSpan(event["name"], event["args"]["version"], *of_push))
+        elif kind == "X":
             begin = event["ts"] / 1e6
             _append(lives.setdefault(name, [[]])[-1], Span(event["name"], begin, begin + event["dur"] / 1e6))
         elif kind == "C" and "busy" in event["args"]:
@@ -116,7 +122,7 @@ def of(events: Sequence[Mapping[str, Any]]) -> Timeline:
         Gpu(process, gpu, len(seen), sum(s["busy"] for s in seen) / len(seen), max(s["memory"] for s in seen))
         for (process, gpu), seen in sorted(loads.items())
     ]
-    return Timeline(tuple(processes), tuple(sorted(marks, key=lambda mark: mark.at)), tuple(gpus))
+    return Timeline(tuple(processes), tuple(sorted(marks, key=lambda mark: mark.at)), tuple(gpus), tuple(pushes))
 
 
 def _append(life: list[Span], span: Span) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from common import jobs, types
 from common.gpu_load import GpuLoad
+from common.push_span import PushSpan
 from common.types import Float32Array, Group, Int32Array, Lease, Share, Task, TaskType
 
 # -- handshake ---------------------------------------------------------------------------------------------------
@@ -119,6 +120,7 @@ class Report:
     state: str = ""
     produced: tuple[tuple[float, int], ...] = ()  # (wall clock, tokens) of each completed request
     gpus: tuple[GpuLoad, ...] = ()
+    pushes: tuple[PushSpan, ...] = ()
 
 
 # -- weights -----------------------------------------------------------------------------------------------------

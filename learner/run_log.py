@@ -7,6 +7,7 @@ a step, or of a (version, set, type, key), is the one that counts.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from common.messages import Report
+from common.push_span import PushCosts, PushSpan
 from common.types import STREAMS, TASK_TYPES, Group, Sample, Status
 from learner import trace
 from learner.batch import TrainSequence
@@ -80,6 +82,7 @@ class RunLog:
         self.ledger: dict[str, dict[str, float]] = {}
         self.state: dict[str, str] = {}
         self.staleness: Counter[int] = Counter()
+        self.pushes: list[PushSpan] = []
         self.rejected: Counter[str] = Counter()  # proposals of trained batches
         self.rows = 0
         self.sequences = 0
@@ -128,6 +131,12 @@ class RunLog:
             args = {"busy": load.busy, "memory": load.memory}
             self._event(ph="C", name=f"gpu {load.gpu}", ts=load.at * 1e6, args=args, part=message.part)
 
+        for push in message.pushes:
+            told = {"version": push.version, "tokens": push.tokens}
+            at, seconds = push.begin * 1e6, push.seconds * 1e6
+            self._event(ph="X", name=push.phase, ts=at, dur=seconds, tid=trace.PUSHES, args=told, part=message.part)
+        self.pushes += message.pushes
+
     def mark(self, name: str, **args: int) -> None:
         """Something of the intake that learner steps wait for, now (learner/trace.py)."""
         self._event(ph="i", name=name, ts=time.time() * 1e6, s="p", args=args, part=trace.INTAKE)
@@ -170,6 +179,7 @@ class RunLog:
                 for r in rounds
             ],
             "ledger": self.shares(),
+            "push_costs": dataclasses.asdict(PushCosts.of(self.pushes)),
             "overlap": {"steps": seen.steps, "with_tokens": seen.with_tokens},
             **figures,
         }
@@ -188,7 +198,7 @@ class RunLog:
         if part not in self._parts:
             self._parts[part] = len(self._parts) + 1
             self._event(ph="M", name="process_name", args={"name": part}, part=part)
-        self._trace.write(json.dumps({**event, "pid": self._parts[part], "tid": 0}) + trace.END_OF_EVENT)
+        self._trace.write(json.dumps({"tid": trace.STATES, **event, "pid": self._parts[part]}) + trace.END_OF_EVENT)
 
 
 def _figures(result: Round, eval_set: EvalSet) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Reading a run's trace: what happened at the same time.
 
 The trace is Chrome's format (chrome://tracing, ui.perfetto.dev): one process per part, a complete event per ledger
-state, a counter event per completed request and per sample of a GPU, an instant event BEGIN where the ledger of a
-process begins (a part that is started again has several), and marks of the part INTAKE:
+state (thread STATES) and per phase of a weight push at an actor (thread PUSHES; common/push_span.py), a counter event
+per completed request and per sample of a GPU, an instant event BEGIN where the ledger of a process begins (a part that
+is started again has several), and marks of the part INTAKE:
 
     batch      of `step` formed; the last group came from `actor` (-1: from the journal)
     version    `version` in service; `held` 1 if it is to be evaluated before another goes out
@@ -22,6 +23,7 @@ from typing import Any
 
 END_OF_EVENT = ",\n"
 BEGIN = "begin"
+STATES, PUSHES = 0, 1
 INTAKE = "intake"
 
 

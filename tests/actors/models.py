@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from actors.engine import Completion, Engine
+from actors.engine import Completion, Engine, StageTimes
 from common.collective import Door, checksum, flatten
 from common.messages import Stage, TensorMeta
 from common.types import Float32Array, Int32Array
@@ -77,14 +77,14 @@ class Sender:
     def offer(self, version: int, tensors: tuple[TensorMeta, ...], digest: str) -> Stage:
         return Stage(self._epoch, version, "127.0.0.1", self._door.port, 1, 2, tensors, digest, TIMEOUT)
 
-    async def stage(self, engine: Engine, model: Qwen3ForCausalLM, version: int) -> None:
+    async def stage(self, engine: Engine, model: Qwen3ForCausalLM, version: int) -> StageTimes:
         metas, buffer = flatten(model.named_parameters())
         staged = asyncio.create_task(engine.stage(self.offer(version, metas, checksum(buffer))))
         if not self._joined:
             self._group = await asyncio.to_thread(self._door.enter)
             self._joined = True
         await asyncio.to_thread(self._group.broadcast, buffer)
-        await staged
+        return await staged
 
     def close(self) -> None:
         self._group.close()

@@ -246,6 +246,11 @@ async def test_a_push_is_staged_and_committed_while_episodes_run() -> None:
     assert (committed.version, committed.pause, committed.load, committed.error) == (6, 0.25, 0.125, "")
     assert [p.tolist() for p in committed.probe] == [[6.0] * 3, [6.0]]
     assert scene.intake.delivered == []
+    await scene.clock.advance(REPORT_INTERVAL)
+    phases = {span.phase: span for span in scene.intake.of(m.Report)[0].pushes}
+    assert list(phases) == ["stage", "pause", "load", "commit"] and {s.version for s in phases.values()} == {6}
+    assert [span.seconds for span in phases.values()] == [0.5, 0.25, 0.125, 0.0]
+    assert [span.tokens for span in phases.values()] == [30, 0, 0, 0]
     scene.engine.open.set()
     await scene.intake.until(m.Deliver)
     await scene.stop()

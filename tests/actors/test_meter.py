@@ -11,6 +11,7 @@ import pytest
 from actors.meter import Meter
 from common.jobs import Validate, Verify
 from common.ledger import Ledger
+from common.push_span import PushSpan
 from common.types import Status
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import FakeEngine
@@ -30,6 +31,15 @@ class Measured:
 
     def generate(self) -> asyncio.Task[object]:
         return asyncio.create_task(self.meter.generate(PROMPT, n=2, temperature=1.0, seed=1, max_tokens=9))
+
+
+async def test_a_phase_of_a_push_ends_when_it_is_told_and_is_handed_over_once() -> None:
+    measured = Measured()
+    await measured.clock.advance(10.0)
+    measured.meter.pushed("stage", 3, 4.0, tokens=7)
+    now = measured.ledger.now()
+    assert measured.meter.drain_pushes() == (PushSpan("stage", 3, now - 4.0, 4.0, 7),)
+    assert measured.meter.drain_pushes() == ()
 
 
 @pytest.mark.parametrize(

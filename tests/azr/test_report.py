@@ -20,6 +20,7 @@ from common.config import Config, LearnerConfig, to_yaml
 from common.errors import ConfigError
 from common.gpu_load import GpuLoad
 from common.messages import Report
+from common.push_span import PushSpan
 from learner import trace
 from learner.run_log import RunLog
 
@@ -193,6 +194,13 @@ def test_states_that_follow_each_other_sum_to_wall_time(pieces: list[tuple[str, 
     assert abs(actor.residue) < 1e-4
 
 
+PUSHES = (
+    PushSpan("stage", 1, 11.0, 0.25, tokens=9),
+    PushSpan("stage", 2, 12.0, 0.5),
+    PushSpan("pause", 1, 12.5, 0.125),
+)
+
+
 def a_run(folder: Path, *, lost: float = 0.0) -> Path:
     """What a run of 3 steps leaves when it has trained one; `lost`: seconds of the actor that no report told."""
     folder.mkdir()
@@ -204,7 +212,13 @@ def a_run(folder: Path, *, lost: float = 0.0) -> Path:
     )
     begin = 11.0 + lost
     log.report(
-        Report("actor-0", {"generate": 4.0}, (("generate", begin, 14.0 + lost),), gpus=(GpuLoad(11.0, 0, 0.75, 0),))
+        Report(
+            "actor-0",
+            {"generate": 4.0},
+            (("generate", begin, 14.0 + lost),),
+            gpus=(GpuLoad(11.0, 0, 0.75, 0),),
+            pushes=PUSHES,
+        )
     )
     log.step({"step": 0, "groups": 6, "sequences": 30}, Counter())
     log.close()
@@ -219,6 +233,9 @@ def test_a_report_of_a_run_that_goes_on(tmp_path: Path) -> None:
     assert "1 of 3 steps; not over, or ended without a summary" in text
     assert ["1.00", "100.0%", "1", "trainer-0", "train"] in rows
     assert ["actor-0", "gpu", "0", "50.0%", "1.0"] in rows
+    assert read(tmp_path / "run").pushes == PUSHES
+    assert ["stage", "2", "250.0", "500.0", "500.0"] in rows and ["pause", "1", "125.0", "125.0", "125.0"] in rows
+    assert "9 tokens were decoded while staging, in 1 of 2 stages" in text
     assert read(tmp_path / "run").gpus == (Gpu("actor-0", "gpu 0", 2, 0.5, 1 << 30),)
 
 

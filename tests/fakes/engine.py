@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actors.engine import CommitTimes, Completion
+from actors.engine import CommitTimes, Completion, StageTimes
 from common.errors import PartFailed, WeightTransferFailed
 from common.messages import Stage
 from common.types import Float32Array, Int32Array, Span
@@ -92,10 +92,11 @@ class FakeEngine:
         """The version itself, so that a test sees which weights scored."""
         return tuple(np.full(len(sequence) - 1, self.version, np.float32) for sequence in sequences)
 
-    async def stage(self, stage: Stage) -> None:
+    async def stage(self, stage: Stage) -> StageTimes:
         if self.stage_error:
             raise WeightTransferFailed(self.stage_error)
         self._staged = stage.version
+        return StageTimes(seconds=0.5, tokens=30)
 
     async def commit(self, version: int) -> CommitTimes:
         if self._staged != version:

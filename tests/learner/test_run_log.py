@@ -12,6 +12,7 @@ import pytest
 from common.config import AlgorithmConfig
 from common.gpu_load import GpuLoad
 from common.messages import Report
+from common.push_span import PushSpan
 from common.types import TASK_TYPES, Group, Kind, Span
 from learner import trace
 from learner.batch import sequences
@@ -79,7 +80,8 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     log = opened()
     log.step({"step": 0, "sequences": 5, "loss": 0.25}, Counter({0: 10}))
     log.step({"step": 1, "sequences": 7, "loss": 0.5}, Counter({0: 5, 1: 2}))
-    log.report(Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle"))
+    pushes = PushSpan("stage", 1, 5.0, 0.25, tokens=8), PushSpan("pause", 1, 6.0, 0.5)
+    log.report(Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle", pushes=pushes))
     result = Round(2, {Question(a_task(f"{i}", t)): i == 0 for t in TASK_TYPES for i in range(4)})
     log.evaluation(result)
     summary = log.summary({"version": 2}, [result])
@@ -89,6 +91,14 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     assert summary["evaluation"] == [
         {"version": 2, "accuracy": dict.fromkeys(TASK_TYPES, 0.25), "asked": dict.fromkeys(TASK_TYPES, 4), "sets": {}}
     ]
+    assert summary["push_costs"] == {
+        "spreads": {
+            "stage": {"count": 1, "p50": 0.25, "p99": 0.25, "max": 0.25},
+            "pause": {"count": 1, "p50": 0.5, "p99": 0.5, "max": 0.5},
+        },
+        "decoding": 1,
+        "tokens": 8,
+    }
     assert summary["ledger"] == {"actor-0": {"generate": 0.75, "idle": 0.25}}
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row.get("loss") for row in rows] == [0.25, 0.5, None]
