@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from common.errors import PartFailed, SandboxUnavailable
@@ -50,6 +51,7 @@ class Process:
             "MALLOC_TOP_PAD_": str(1 << 20),  # fewer brk calls in a child
         }
         self._prove = prove
+        self.asking: Callable[[], AbstractContextManager[None]] = nullcontext  # entered for each request
         self._starting = asyncio.Lock()
         self._child: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
@@ -72,12 +74,13 @@ class Process:
 
         Died as above; SandboxUnavailable if a new process cannot be started; PartFailed after `close`.
         """
-        while True:
-            link = await self._ready()
-            try:
-                return await link.ask(body, timeout)
-            except Unserved:
-                continue
+        with self.asking():
+            while True:
+                link = await self._ready()
+                try:
+                    return await link.ask(body, timeout)
+                except Unserved:
+                    continue
 
     async def close(self) -> None:
         """Kill what is running, for good."""

@@ -14,12 +14,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from common.config import ExecutorConfig
 from common.errors import AzrError, SandboxUnavailable
 from common.jobs import Validate, Validation, Verdict, Verdicts, Verify
+from common.ledger import Ledger
+from common.tally import Tally
 from common.types import NO_ERROR, Status, Task, TaskType
+from executor.busy import CHECK, RUN, Busy
 from executor.fork_server import fork_servers
 from executor.outcome import Outcome, agreed
 from executor.process import Process
@@ -36,9 +40,12 @@ logger = logging.getLogger(__name__)
 class Shard:
     """Implements common.jobs.Executor."""
 
-    def __init__(self, config: ExecutorConfig, *, policy: bool = True, native: bool = True) -> None:
+    def __init__(
+        self, config: ExecutorConfig, *, policy: bool = True, native: bool = True, ledger: Ledger | None = None
+    ) -> None:
         """`policy` False: only the sandbox stands between a program and the machine; for proving that it holds.
-        `native` False: the fork loop in Python even where there is one in C. ConfigError or PartFailed if there is to
+        `native` False: the fork loop in Python even where there is one in C. `ledger` is told what the shard is at
+        (executor/busy.py). ConfigError or PartFailed if there is to
         be a store of results and it cannot be opened."""
         self.reader = Reader(
             policy=policy, timeout=config.wall_limit, max_value=config.output_limit, entries=config.cache
@@ -57,6 +64,9 @@ class Shard:
             for seed, scope in zip(_SEEDS, scopes, strict=True)
         )
         self._strict = config.strict
+        busy = Busy(ledger or Tally())
+        for process in self.processes:
+            process.asking = partial(busy.during, CHECK if process is self.reader.process else RUN)
 
     @property
     def processes(self) -> tuple[Process, ...]:
