@@ -21,6 +21,7 @@ from actors.engine import Engine
 from actors.environment import Environment
 from actors.episode import Codec, Parts, run_episode
 from actors.meter import Meter
+from common import cpu_time
 from common import messages as m
 from common.clock import Clock
 from common.config import Config
@@ -195,8 +196,8 @@ class RolloutActor:
     async def _report(self) -> None:
         totals, spans = self._ledger.drain()
         produced, pushes = self._meter.drain_produced(), self._meter.drain_pushes()
-        gpus = self._gpus.sample(self._ledger.now())
-        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced, gpus, pushes))
+        gpus, cpu = self._gpus.sample(self._ledger.now()), cpu_time.seconds()
+        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced, gpus, pushes, cpu))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; its failure ends the actor."""

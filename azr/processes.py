@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from azr.log_file import redirect
+from azr.reporting import Reporter
 from azr.wiring import CREDITS, Endpoint, Network, free_port, own_address
 from common import messages as m
 from common.clock import SystemClock
 from common.errors import AzrError, PartFailed
-from common.gpu_load import Gpus, found, nvml
+from common.gpu_load import found, nvml
 from common.ledger import Ledger
+from common.tally import Tally
 from common.transport import Client, Peer, Server
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from common.types import Float32Array
     from executor.shard import Shard
 
-REPORT_INTERVAL = 1.0  # seconds
 ANALYSIS_GRACE = 5.0  # seconds for the figures of the last batches
 
 
@@ -80,6 +81,7 @@ class IntakeProcess(Process):
         from learner.intake import Intake
         from learner.intrinsic import Programs, measures
         from learner.rollout_only import RolloutOnly
+        from learner.timed import Timed
         from learner.watchdog import Watchdog
 
         environment = PythonTriplets(self.config.environment)
@@ -101,7 +103,9 @@ class IntakeProcess(Process):
         self.watchdog = Watchdog(self.intake, SystemClock(), *bounds)
         roles = {"actor", "trainer"}
         bind = self.network.bind_address(self.part)
-        self.server = self.network.server(bind, self.watchdog, roles, CREDITS, self.security)
+        self.reporter = Reporter(self.part, self.intake.tally)
+        timed = Timed(self.watchdog, self.intake.tally)
+        self.server = self.network.server(bind, timed, roles, CREDITS, self.security, self.intake.tally)
         await self.server.start()
         return Endpoint(self.server.address, self.public_key())
 
@@ -113,14 +117,16 @@ class IntakeProcess(Process):
         serving = asyncio.create_task(self.server.serve_forever())
         working = asyncio.create_task(self.intake.run())
         watching = asyncio.create_task(self.watchdog.run())
+        reporting = asyncio.create_task(self.reporter.run(self._log))
         try:
-            done, _ = await asyncio.wait({serving, working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            running = {serving, working, watching, reporting}
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         except Exception as error:  # noqa: BLE001 - the boundary of a process: passed on by name
             raise self.failure(error) from None
         finally:
-            for task in (serving, working, watching):
+            for task in (serving, working, watching, reporting):
                 task.cancel()
         await self.stop_actors("the run is over")
 
@@ -133,12 +139,19 @@ class IntakeProcess(Process):
         """Return once `version` is in service."""
         await self.intake.reached(version)
 
-    async def status(self) -> dict[str, Any]:
+    async def _log(self, *reports: m.Report) -> None:
+        for report in reports:
+            self.intake.log.report(report)
+
+    async def status(self, shards: Sequence[m.Report] = ()) -> dict[str, Any]:
+        """What is watched; `shards` tell of themselves on this way."""
+        await self._log(*shards)
         return {**self.intake.status(), "stall": list(self.watchdog.stall)}
 
-    async def close(self) -> dict[str, Any]:
+    async def close(self, shards: Sequence[m.Report] = ()) -> dict[str, Any]:
         """The summary of the run, also when it was cut short."""
         await self.server.close()
+        await self._log(*shards, self.reporter.report())
         await self.intake.analyst.close(ANALYSIS_GRACE if self.intake.finished.is_set() else 0.0)
         return self.intake.close()
 
@@ -154,8 +167,10 @@ class ShardProcess(Process):
 
         self.clock = SystemClock()
         if self.shard is None:
-            self.shard = Shard(self.config.executor)
+            self.tally = Tally()
+            self.shard = Shard(self.config.executor, ledger=self.tally)
             await self.shard.start()
+        self.reporter = Reporter(self.part, self.tally)
         if self.server is not None:
             await self.server.close()
         bind = self.network.bind_address(self.part)
@@ -189,6 +204,9 @@ class ShardProcess(Process):
         finally:
             serving.cancel()
             failing.cancel()
+
+    async def report(self) -> m.Report:
+        return self.reporter.report()
 
     async def close(self) -> None:
         if self.server is not None and self.shard is not None:  # else the start has failed, and told why
@@ -318,9 +336,10 @@ class TrainerProcess(Process):
         client = self.network.client(intake, "trainer", self.rank, self.security, "intake")
         link.call(client.connect(self.config.cluster.start_timeout))
         publisher = Publisher(client, own_address(), self.config.cluster.push_timeout)
-        ledger, gpus = Ledger("start"), found(nvml())
+        ledger = Ledger("start")
+        reporter = Reporter(self.part, ledger, found(nvml()))
         probe = self._probe()
-        link.spawn(self._keep_reporting(client, ledger, gpus))
+        link.spawn(reporter.run(client.request))
         pushing = link.spawn(publisher.run()) if self.rank == 0 else None
         if pushing is not None:
             # A dead publisher would leave the ranks waiting for a version that never comes: end their line too.
@@ -347,7 +366,7 @@ class TrainerProcess(Process):
             raise
         if pushing is not None:
             pushing.result(timeout=self.config.cluster.grace)
-        link.call(self._report(client, ledger, gpus))
+        link.call(reporter.tell(client.request))
         link.call(client.close())
         self.trainer.close()
         return steps
@@ -360,15 +379,6 @@ class TrainerProcess(Process):
         codec = Codec(self.config.model.path)
         identities = [environment.identity(t) for t in self.config.algorithm.task_types]
         return [codec.encode(environment.solve_prompt(task)) for task in identities]
-
-    async def _report(self, client: Client, ledger: Ledger, gpus: Gpus) -> None:
-        totals, spans = ledger.drain()
-        await client.request(m.Report(self.part, totals, spans, ledger.state, gpus=gpus.sample(ledger.now())))
-
-    async def _keep_reporting(self, client: Client, ledger: Ledger, gpus: Gpus) -> None:
-        while True:
-            await asyncio.sleep(REPORT_INTERVAL)
-            await self._report(client, ledger, gpus)
 
 
 def _brief(what: str, limit: int = 400) -> str:

@@ -1,8 +1,8 @@
 """`azr report RUN`: where the time of a run went, from its folder alone, while it goes on or afterwards.
 
 The share of every process's wall time in each state of its ledger, held against what they must sum to; the critical
-path (azr/critical_path.py); what weight pushes cost the actors (common/push_span.py); and what NVML told of the GPUs,
-where there are any.
+path (azr/critical_path.py); what weight pushes cost the actors (common/push_span.py); of a run that is over, the CPU
+time of its processes; and what NVML told of the GPUs, where there are any.
 """
 
 from __future__ import annotations
@@ -33,7 +33,15 @@ def report(folder: Path) -> tuple[str, bool]:
     if not timeline.processes:
         return "\n".join([*lines, "no process has reported yet"]), True
     path = critical_path(timeline, config.staleness.eta if config.staleness.mode == "exact" else None)
-    lines += [*_states(timeline), *_verdict(broken), "", *_path(path), *_pushes(timeline), *_gpus(timeline)]
+    lines += [
+        *_states(timeline),
+        *_verdict(broken),
+        "",
+        *_path(path),
+        *_pushes(timeline),
+        *_cpu(folder),
+        *_gpus(timeline),
+    ]
     return "\n".join(lines), not broken
 
 
@@ -88,6 +96,21 @@ def _pushes(timeline: Timeline) -> Iterator[str]:
         yield f"  {phase:<8}{of.count:>7}{of.p50 * 1e3:>9.1f}{of.p99 * 1e3:>9.1f}{of.max * 1e3:>9.1f}"
     if (stages := costs.spreads.get("stage")) is not None:
         yield f"  {costs.tokens} tokens were decoded while staging, in {costs.decoding} of {stages.count} stages"
+
+
+def _cpu(folder: Path) -> Iterator[str]:
+    summary = folder / "summary.json"
+    seconds = json.loads(summary.read_text()).get("cpu_seconds", {}) if summary.exists() else {}
+    if not seconds:
+        return
+    yield from (
+        "",
+        "CPU seconds (line: the thread that talks to other parts, and ZeroMQ's; not in it: child processes)",
+    )
+    yield f"  {'process':<12}{'CPU':>9}{'line':>9}{'share':>8}"
+    for part, of in sorted(seconds.items()):
+        line = of["thread"] + of["zmq"]
+        yield f"  {part:<12}{of['process']:>9.2f}{line:>9.2f}{line / max(of['process'], 1e-9):>8.2%}"
 
 
 def _gpus(timeline: Timeline) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any
 from common.clock import SystemClock
 from common.config import Config
 from common.messages import Hello
+from common.tally import Tally
 from common.transport import Client, Expected, Handler, Security, Server, ipc_address
 from common.wire import SCHEMA
 
@@ -47,7 +48,15 @@ class Network:
             return ipc_address(self.folder, name)
         return f"tcp://{own_address()}:0"
 
-    def server(self, bind: str, handler: Handler, roles: set[str], credits: int, security: Security | None) -> Server:
+    def server(
+        self,
+        bind: str,
+        handler: Handler,
+        roles: set[str],
+        credits: int,
+        security: Security | None,
+        tally: Tally | None = None,
+    ) -> Server:
         run = self.config.run
         expected = Expected(self.run, self.config.digest, run.incarnation, frozenset(roles))
         return Server(
@@ -58,6 +67,7 @@ class Network:
             heartbeat=HEARTBEAT,
             clock=SystemClock(),
             security=security,
+            tally=tally,
         )
 
     def client(

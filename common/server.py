@@ -25,6 +25,7 @@ from common.clock import Clock
 from common.errors import AzrError, ConfigError, WireError
 from common.keys import Gatekeeper, Security, check_endpoint
 from common.messages import Failed, Hello, Ping, Pong, RefusedHello, Welcome
+from common.tally import Tally
 from common.wire import LIMITS, NO_REQUEST, SCHEMA, Limits, decode, encode
 
 MISSED_BEATS = 3
@@ -114,11 +115,14 @@ class Server:
         clock: Clock,
         security: Security | None = None,
         limits: Limits = LIMITS,
+        tally: Tally | None = None,
     ) -> None:
+        """`tally`, if there is one, is in "transport" while the server itself works."""
         check_endpoint(bind, security)
         self._bind, self._handler, self._expected = bind, handler, expected
         self._welcome = Welcome(credits, expected.incarnation, heartbeat)
         self._clock, self._security, self._limits = clock, security, limits
+        self._tally = tally
         self._connections: dict[bytes, _Connection] = {}
         self._latest: dict[Peer, bytes] = {}  # the connection that spoke last for a peer, alive or not
         self._superseded: OrderedDict[bytes, None] = OrderedDict()
@@ -188,7 +192,7 @@ class Server:
     # -- loops -------------------------------------------------------------------------------------------
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(self._tally.running("transport", work) if self._tally else work)
         self._tasks.add(task)
         task.add_done_callback(self._finished)
         return task

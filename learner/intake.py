@@ -21,6 +21,7 @@ from common import messages as m
 from common.clock import Clock
 from common.config import Config
 from common.errors import AzrError, WireError
+from common.tally import Tally
 from common.transport import Peer
 from common.types import Group, Kind, Lease, Share, Task
 from learner.admission import APART, Admission, Ended, Limits
@@ -40,6 +41,7 @@ from learner.safety_log import SafetyLog
 from learner.seeding import Seeding
 from learner.settlement import rebuild
 from learner.task_book import TaskBook
+from learner.timed import BATCH, PUSH
 from learner.weight_sync import PushRecord, WeightSync
 
 log = logging.getLogger(__name__)
@@ -101,7 +103,8 @@ class Intake:
         self.log = RunLog(folder)
         self.analyst = Analyst(analysis, self.log.analysis, self.book.find)
         self.safety = SafetyLog(folder / "safety.jsonl", config.safety.on_flag)
-        self.journal = Journal(folder / "journal", keep=config.logging.keep_journal)
+        self.tally = Tally()  # where the time of this process goes
+        self.journal = Journal(folder / "journal", keep=config.logging.keep_journal, tally=self.tally)
         self.finished = asyncio.Event()
         self.rates: dict[str, Any] = {}  # for the summary, of a run without a learner
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -143,7 +146,7 @@ class Intake:
         if self._step == 0 and not self._batches:
             self.seeding.begin()
         watch: asyncio.Future[Any] = asyncio.create_task(self._expire())
-        pushes = asyncio.create_task(self.weights.run())
+        pushes = asyncio.create_task(self.tally.running(PUSH, self.weights.run()))
         over = asyncio.create_task(self.finished.wait())
         try:
             done, _ = await asyncio.wait({watch, pushes, over, self._failure}, return_when=asyncio.FIRST_COMPLETED)
@@ -263,7 +266,8 @@ class Intake:
             self.journal.append(m.BatchFormed(step, tuple(group.lease for group in batch)))
             self.journal.sync()
             self.log.mark("batch", step=step, actor=actor)
-            self._take_batch(step, batch)
+            with self.tally.during(BATCH):
+                self._take_batch(step, batch)
             self.weights.reconsider()
 
     def _take_batch(self, step: int, batch: list[Group]) -> None:

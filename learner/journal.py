@@ -19,9 +19,11 @@ from pathlib import Path
 
 from common.errors import WireError
 from common.messages import BatchFormed
+from common.tally import Tally
 from common.types import Group
 from common.wire import pack_record, unpack_record
 from learner.durable import sync
+from learner.timed import JOURNAL
 
 log = logging.getLogger(__name__)
 
@@ -40,17 +42,20 @@ class Journal:
     """Append-only segments in `folder`. `keep`: superseded segments are renamed to *.old instead of deleted, for
     learner/history.py."""
 
-    def __init__(self, folder: Path, *, keep: bool = False) -> None:
+    def __init__(self, folder: Path, *, keep: bool = False, tally: Tally | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._keep = folder, keep
+        self._tally = tally or Tally()
         self._number = max((int(p.stem) for p in folder.glob("*.azj")), default=0)
         self._open_next()
 
     def append(self, record: Group | BatchFormed) -> None:
-        self._write(self._file.fileno(), record)
+        with self._tally.during(JOURNAL):
+            self._write(self._file.fileno(), record)
 
     def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        with self._tally.during(JOURNAL):
+            os.fsync(self._file.fileno())
 
     def compact(self, batches: Iterable[tuple[int, list[Group]]], waiting: Iterable[Group]) -> None:
         """Start over with `batches` not yet in a checkpoint and `waiting` groups; older segments go."""

@@ -82,6 +82,7 @@ class RunLog:
         self.ledger: dict[str, dict[str, float]] = {}
         self.state: dict[str, str] = {}
         self.staleness: Counter[int] = Counter()
+        self.cpu: dict[str, dict[str, float]] = {}  # seconds so far, by part (common/cpu_time.py)
         self.pushes: list[PushSpan] = []
         self.rejected: Counter[str] = Counter()  # proposals of trained batches
         self.rows = 0
@@ -123,6 +124,7 @@ class RunLog:
             self._event(ph="i", name=trace.BEGIN, ts=message.spans[0][1] * 1e6, s="p", part=message.part)
         self.ledger[message.part] = dict(message.ledger)
         self.state[message.part] = message.state
+        self.cpu[message.part] = dict(message.cpu)
         for state, begin, end in message.spans:
             self._event(ph="X", name=state, ts=begin * 1e6, dur=(end - begin) * 1e6, part=message.part)
         for at, tokens in message.produced:
@@ -179,6 +181,7 @@ class RunLog:
                 for r in rounds
             ],
             "ledger": self.shares(),
+            "cpu_seconds": self.cpu,
             "push_costs": dataclasses.asdict(PushCosts.of(self.pushes)),
             "overlap": {"steps": seen.steps, "with_tokens": seen.with_tokens},
             **figures,

@@ -250,6 +250,10 @@ def test_a_finished_run_is_told_with_its_figures(tmp_path: Path) -> None:
     folder = a_run(tmp_path / "run")
     (folder / "summary.json").write_text(json.dumps({"seconds": 12.0, "sequences": 30, "sequences_per_second": 2.5}))
     assert "1 of 3 steps; 12.0 s, 30 sequences, 2.5 a second" in report(folder)[0]
+    cpu = {"trainer-0": {"process": 20.0, "thread": 0.125, "zmq": 0.025}}
+    summary = {"seconds": 12.0, "sequences": 30, "sequences_per_second": 2.5, "cpu_seconds": cpu}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert ["trainer-0", "20.00", "0.15", "0.75%"] in [line.split() for line in report(folder)[0].splitlines()]
 
 
 def test_a_run_that_has_just_begun_has_no_figures(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     log.step({"step": 0, "sequences": 5, "loss": 0.25}, Counter({0: 10}))
     log.step({"step": 1, "sequences": 7, "loss": 0.5}, Counter({0: 5, 1: 2}))
     pushes = PushSpan("stage", 1, 5.0, 0.25, tokens=8), PushSpan("pause", 1, 6.0, 0.5)
-    log.report(Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle", pushes=pushes))
+    log.report(Report("actor-0", {"generate": 3.0, "idle": 1.0}, (), "idle", pushes=pushes, cpu={"process": 2.5}))
     result = Round(2, {Question(a_task(f"{i}", t)): i == 0 for t in TASK_TYPES for i in range(4)})
     log.evaluation(result)
     summary = log.summary({"version": 2}, [result])
@@ -91,6 +91,7 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     assert summary["evaluation"] == [
         {"version": 2, "accuracy": dict.fromkeys(TASK_TYPES, 0.25), "asked": dict.fromkeys(TASK_TYPES, 4), "sets": {}}
     ]
+    assert summary["cpu_seconds"] == {"actor-0": {"process": 2.5}}
     assert summary["push_costs"] == {
         "spreads": {
             "stage": {"count": 1, "p50": 0.25, "p99": 0.25, "max": 0.25},
