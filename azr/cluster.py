@@ -22,7 +22,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from azr.footprint import CPUS, requested_cpus
 from azr.processes import ActorProcess, IntakeProcess, Process, ShardProcess, TrainerProcess
-from azr.reporting import of_shards
+from azr.reporting import ShardReports
 from azr.wiring import Endpoint, Network
 from common.config import Config
 from common.errors import AzrError, PartFailed
@@ -74,6 +74,7 @@ class Cluster:
     parts: dict[str, Part] = field(default_factory=dict)
     shards: list[Endpoint] = field(default_factory=list)
     intake: Endpoint | None = None
+    reports: ShardReports = field(default_factory=ShardReports)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -288,7 +289,7 @@ class Cluster:
             part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
 
     async def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = await self.parts["intake"].handle.status.remote(await of_shards(self.parts))
+        found: dict[str, Any] = await self.parts["intake"].handle.status.remote(await self.reports.collect(self.parts))
         return found
 
     # -- stop ----------------------------------------------------------------------------------------------------
@@ -314,7 +315,7 @@ class Cluster:
 
     async def summary(self) -> dict[str, Any]:
         """Close the intake and return the summary of the run."""
-        reports = await of_shards(self.parts)
+        reports = await self.reports.collect(self.parts)
         found: dict[str, Any] = await asyncio.wait_for(
             _awaitable(self.parts["intake"].handle.close.remote(reports)), self.config.cluster.grace
         )

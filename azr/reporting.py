@@ -38,29 +38,35 @@ class Reporter:
             await self.tell(send)
 
 
-async def of_shards(parts: Mapping[str, Any]) -> list[Report]:
-    """Reports of the executor shards among `parts`; of one that is dead, or does not answer, none.
+class ShardReports:
+    """Executor shards as the driver asks them: they serve actors alone and have no line to the intake.
 
-    Shards serve actors alone and have no line to the intake. The driver, which asks the intake for its view every
-    second anyway, carries their reports along: no role, key or connection more.
+    The driver asks the intake for its view every second anyway and carries their reports along, which takes no role,
+    key or connection more. A shard that is asked has handed its time over, so the answer is kept until somebody
+    collects it, even if whoever had asked was cancelled.
     """
-    asked = [
-        asyncio.ensure_future(_awaitable(part.handle.report.remote()))
-        for name, part in parts.items()
-        if name.startswith("executor") and part.running is not None
-    ]
-    if not asked:
-        return []
-    done, late = await asyncio.wait(asked, timeout=SHARD_PATIENCE)
-    for task in late:
-        task.cancel()
-    reports: list[Report] = []
-    for task in done:
-        try:
-            reports.append(task.result())
-        except RayError:  # whoever supervises it knows
-            continue
-    return reports
+
+    def __init__(self) -> None:
+        self._asked: dict[asyncio.Future[Report], Any] = {}  # the part each one is of
+
+    async def collect(self, parts: Mapping[str, Any]) -> list[Report]:
+        """Of the shards among `parts`; of one that is dead, or does not answer, none."""
+        under_way = {id(part) for part in self._asked.values()}
+        for name, part in parts.items():
+            if name.startswith("executor") and part.running is not None and id(part) not in under_way:
+                self._asked[asyncio.ensure_future(_awaitable(part.handle.report.remote()))] = part
+        if not self._asked:
+            return []
+        done, _ = await asyncio.wait(self._asked, timeout=SHARD_PATIENCE)
+        reports: list[Report] = []
+        for answer in done:
+            if self._asked.pop(answer, None) is None:
+                continue  # somebody else who waited has taken it
+            try:
+                reports.append(answer.result())
+            except RayError:  # whoever supervises it knows
+                continue
+        return reports
 
 
 async def _awaitable(call: Awaitable[Any]) -> Any:
