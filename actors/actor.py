@@ -21,10 +21,10 @@ from actors.engine import Engine
 from actors.environment import Environment
 from actors.episode import Codec, Parts, run_episode
 from actors.meter import Meter
-from common import cpu_time
 from common import messages as m
 from common.clock import Clock
 from common.config import Config
+from common.cpu_time import CpuTime
 from common.errors import PartFailed, WeightTransferFailed
 from common.gpu_load import Gpus, NoGpus
 from common.jobs import Executor
@@ -70,7 +70,7 @@ class RolloutActor:
         self._gpus = gpus or NoGpus()
         self._name, self._config, self._engine, self._executor = f"actor-{index}", config, engine, executor
         self._intake = dial(self.notice)
-        self._ledger, self._clock = ledger, clock
+        self._ledger, self._clock, self._cpu = ledger, clock, CpuTime()
         self._room = asyncio.Event()  # set when there may be more of it
         self._meter = Meter(engine, executor, ledger, self._room.set)
         self._parts = Parts(self._meter, self._meter, environment, codec, self._novelty, config)
@@ -196,7 +196,7 @@ class RolloutActor:
     async def _report(self) -> None:
         totals, spans = self._ledger.drain()
         produced, pushes = self._meter.drain_produced(), self._meter.drain_pushes()
-        gpus, cpu = self._gpus.sample(self._ledger.now()), cpu_time.seconds()
+        gpus, cpu = self._gpus.sample(self._ledger.now()), self._cpu.read()
         await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced, gpus, pushes, cpu))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

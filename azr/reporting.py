@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.exceptions import RayError
 
-from common import cpu_time
+from common.cpu_time import CpuTime
 from common.gpu_load import Gpus, NoGpus
 from common.ledger import Ledger
 from common.messages import Report
@@ -22,11 +22,12 @@ class Reporter:
 
     def __init__(self, part: str, ledger: Ledger, gpus: Gpus | None = None) -> None:
         self._part, self._ledger, self._gpus = part, ledger, gpus or NoGpus()
+        self._cpu = CpuTime()
 
     def report(self) -> Report:
         totals, spans = self._ledger.drain()
         gpus = self._gpus.sample(self._ledger.now())
-        return Report(self._part, totals, spans, self._ledger.state, gpus=gpus, cpu=cpu_time.seconds())
+        return Report(self._part, totals, spans, self._ledger.state, gpus=gpus, cpu=self._cpu.read())
 
     async def tell(self, send: Callable[[Report], Awaitable[object]]) -> None:
         await send(self.report())

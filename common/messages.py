@@ -121,7 +121,7 @@ class Report:
     produced: tuple[tuple[float, int], ...] = ()  # (wall clock, tokens) of each completed request
     gpus: tuple[GpuLoad, ...] = ()
     pushes: tuple[PushSpan, ...] = ()
-    cpu: Mapping[str, float] = field(default_factory=dict)  # CPU seconds so far (common/cpu_time.py)
+    cpu: Mapping[str, float] = field(default_factory=dict)  # CPU seconds since the first report
 
 
 # -- weights -----------------------------------------------------------------------------------------------------

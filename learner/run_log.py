@@ -82,7 +82,7 @@ class RunLog:
         self.ledger: dict[str, dict[str, float]] = {}
         self.state: dict[str, str] = {}
         self.staleness: Counter[int] = Counter()
-        self.cpu: dict[str, dict[str, float]] = {}  # seconds so far, by part (common/cpu_time.py)
+        self.cpu: dict[str, dict[str, float]] = {}  # seconds by part (common/cpu_time.py)
         self.pushes: list[PushSpan] = []
         self.rejected: Counter[str] = Counter()  # proposals of trained batches
         self.rows = 0
