@@ -180,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         default="reinforce,ppo,decoupled:4",
         help="default: %(default)s",
     )
-    staleness.add_argument("--kv", metavar="POLICY,...", default="", help="recompute, keep (default: as in CONFIG)")
+    staleness.add_argument("--kv", metavar="POLICY,...", default="", help="recompute, keep, salt (default: as in CONFIG)")
     staleness.add_argument("--seeds", metavar="N", type=int, default=3, help="RL seeds (default: %(default)s)")
     staleness.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
     _add_place(staleness, "runs/staleness")

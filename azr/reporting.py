@@ -18,14 +18,17 @@ SHARD_PATIENCE = 1.0  # seconds in which a shard that lives has answered
 
 
 class Reporter:
-    """All of it belongs to one thread, whose CPU time is told as `thread`."""
+    """All of it belongs to one thread, whose CPU time is told as `thread`. A ledger that is kept for another run tells
+    what it holds since then."""
 
     def __init__(self, part: str, ledger: Ledger, gpus: Gpus | None = None) -> None:
         self._part, self._ledger, self._gpus = part, ledger, gpus or NoGpus()
         self._cpu = CpuTime()
+        self._before, _ = ledger.drain()
 
     def report(self) -> Report:
-        totals, spans = self._ledger.drain()
+        held, spans = self._ledger.drain()
+        totals = {state: seconds - self._before.get(state, 0.0) for state, seconds in held.items()}
         gpus = self._gpus.sample(self._ledger.now())
         return Report(self._part, totals, spans, self._ledger.state, gpus=gpus, cpu=self._cpu.read())
 

@@ -32,7 +32,7 @@ DEFAULTS = (
     "logging.view=plain",
     "logging.wandb=disabled",
 )
-POLICIES = ("recompute", "keep")
+POLICIES = ("recompute", "keep", "salt")
 
 Performs = Callable[[Sequence[Cell], Path, Callable[[str], None]], list[Outcome]]
 
@@ -116,7 +116,7 @@ def _cell(preset: Path, overrides: Sequence[str], plan: Plan, setting: Setting, 
     loss = Loss.parse(setting.loss)
     own = [
         *([] if plan.steps is None else [f"learner.steps={plan.steps}"]),
-        *([f"engine.kv_policy={setting.kv}"] if setting.kv else []),
+        *([f"engine.kv={setting.kv}"] if setting.kv else []),
         f"run.seed={seed}",
         f"staleness.eta={setting.eta}",
         f"learner.loss={loss.name}",

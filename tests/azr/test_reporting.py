@@ -87,3 +87,11 @@ async def test_a_report_hands_over_the_ledger_and_the_cpu_time() -> None:
     assert (first.part, first.state) == ("trainer-0", "train")
     assert first.spans[-1][2] == second.spans[0][1]
     assert set(first.cpu.values()) == {0.0} and second.cpu["process"] >= second.cpu["thread"] > 0.0
+
+
+def test_a_ledger_of_an_earlier_run_is_told_from_where_it_was() -> None:
+    clock = iter([0.0, 5.0, 7.0, 7.0])  # begun; taken over; told, and when that was
+    reporter = Reporter("executor-0", Ledger("idle", now=lambda: next(clock)))
+    found = reporter.report()
+    assert found.ledger == {"idle": 2.0}
+    assert found.spans == (("idle", 5.0, 7.0),)

@@ -147,7 +147,7 @@ def test_cells_differ_in_what_is_compared_and_share_the_rest(tmp_path: Path) -> 
     staleness(PRESET, ["eval.tasks=4"], plan, tmp_path, perform=perform, say=lambda text: None)
     (cell,) = made
     config = cell.config
-    assert (config.staleness.eta, config.staleness.mode, config.engine.kv_policy) == (4, "exact", "keep")
+    assert (config.staleness.eta, config.staleness.mode, config.engine.kv) == (4, "exact", "keep")
     assert (config.learner.loss, config.learner.minibatches, config.learner.steps) == ("decoupled", 4, 8)
     assert (config.run.seed, config.eval.tasks) == (0, 4)
 
@@ -184,7 +184,7 @@ def test_an_interrupted_experiment_says_how_to_go_on(tmp_path: Path) -> None:
         (["--etas", "0,x"], "--etas=0,x: write numbers"),
         (["--etas=-1"], "--etas must be 0 or more"),
         (["--losses", "pop"], "--losses knows ppo"),
-        (["--kv", "drop"], "--kv knows recompute, keep; not drop"),
+        (["--kv", "drop"], "--kv knows recompute, keep, salt; not drop"),
         (["--kv", "keep,recompute"], "add staleness.mode=natural"),
         (["eval.tasks=0"], "eval.tasks=0 leaves nothing to compare"),
         (["run.name=x"], "run.name and seeds.load are the experiment's to set"),
