@@ -9,6 +9,8 @@ Pure logic under an injected clock; no sockets, no files. Words and rules are th
   so version v and no other samples batch v + η: every token trained at step u ≥ η is η versions old, and u versions
   at the first η steps, which version 0 samples
 * every granted lease ends exactly once: trained, dropped (with its reason) or unused
+* η and `max_staleness` may change while the run goes on (`adapt`): a smaller η grants less until the version has caught
+  up, and takes nothing back; a group keeps the bound that was in force when its lease was granted, if that was larger
 
 One counter for all kinds would deadlock: a fast kind could fill it while the batch waits for a slow one.
 What a group costs here depends neither on how many actors there are nor on how many groups wait.
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from common.clock import Clock
+from common.config import Config
 from common.types import Group, Kind, Lease
 from learner.leases import kind_of, lease_id
 
@@ -40,6 +43,11 @@ class Limits:
     lease_timeout: float
     steps: int
     exact: bool = False
+
+    @classmethod
+    def of(cls, config: Config) -> Limits:
+        lag = config.staleness
+        return cls(lag.eta, lag.bound, lag.lease_timeout, config.learner.steps, lag.mode == "exact")
 
 
 @dataclass(slots=True)
@@ -78,11 +86,13 @@ class Admission:
         self.version = 0
         self.batched = 0  # batches formed so far; the next batch trains at this step
         self.counts: Counter[str] = Counter()
+        self.forbidden = 0  # leases wanted that η alone forbade
         self._clock = clock
         self._make = make
         self._ended = ended
         self._open: dict[int, _Open] = {}
         self._open_by_kind: Counter[Kind] = Counter()
+        self._bound: dict[int, int] = {}  # of leases that have not ended: max_staleness when they were granted
         self._held: dict[int, None] = {}  # open leases that an actor has, the next to expire first
         self._again: deque[int] = deque()
         self._waiting: dict[Kind, dict[int, Group]] = {kind: {} for kind in self.quota}
@@ -112,6 +122,7 @@ class Admission:
     def _hold(self, lease: Lease, actor: int) -> Lease:
         if lease.id not in self._open:
             self._open_by_kind[kind_of(lease.id)] += 1
+        self._bound[lease.id] = self._bound_of(lease.id)
         self._open[lease.id] = _Open(lease, actor, self._clock.now() + self.limits.lease_timeout)
         self._held.pop(lease.id, None)
         self._held[lease.id] = None
@@ -137,15 +148,19 @@ class Admission:
     def _new(self) -> Lease | None:
         best: Kind | None = None
         best_load = 0.0
+        unfinished = False
         for kind, size in self.quota.items():
             used = self._open_by_kind[kind] + len(self._waiting[kind]) + self.batched * size
+            if used >= self.limits.steps * size:
+                continue
+            unfinished = True
             if self.limits.eta < 0:
                 room = used - self.batched * size < LEAD_UNBOUNDED * size
             else:
                 room = used < (self.version + self.limits.eta + 1) * size
-            room = room and used < self.limits.steps * size
             if room and (best is None or used / size < best_load):
                 best, best_load = kind, used / size
+        self.forbidden += best is None and unfinished
         return None if best is None else self._make(self.new_id(best), self.version)
 
     def renew(self, actor: int, leases: Iterable[int]) -> None:
@@ -198,9 +213,10 @@ class Admission:
             self._waiting[group.kind][group.lease] = group
         return True
 
-    def restore(self, groups: Iterable[Group]) -> None:
-        """Put journaled groups back among the waiting; their leases count as granted and accepted."""
+    def restore(self, groups: Iterable[Group], bound: int = 0) -> None:
+        """Put journaled groups back among the waiting; their leases count as granted, under `bound`, and accepted."""
         for group in groups:
+            self._bound[group.lease] = bound
             self._waiting[group.kind][group.lease] = group
             self._checked = False
 
@@ -231,6 +247,15 @@ class Admission:
         for group in batch:
             self._end(group.lease, group.attempt, fate, step)
 
+    # -- limits --------------------------------------------------------------------------------------------------
+
+    def adapt(self, eta: int, max_staleness: int) -> None:
+        """Go on with these limits, of what is granted from here on."""
+        self.limits = dataclasses.replace(self.limits, eta=eta, max_staleness=max_staleness)
+
+    def _bound_of(self, lease: int) -> int:
+        return max(self._bound.get(lease, 0), self.limits.max_staleness)
+
     # -- versions ------------------------------------------------------------------------------------------------
 
     @property
@@ -252,7 +277,7 @@ class Admission:
         late = [
             (held.actor, lease)
             for lease, held in self._open.items()
-            if held.lease.kind not in APART and self.batched - held.lease.version > self.limits.max_staleness
+            if held.lease.kind not in APART and self.batched - held.lease.version > self._bound_of(lease)
         ]
         for _, lease in late:
             attempt = self._open[lease].lease.attempt
@@ -304,8 +329,9 @@ class Admission:
             return ""
         if self.limits.exact and not oldest == group.newest_version == max(self._first, self.batched - self.limits.eta):
             return "inexact"
-        return "stale" if self.batched - oldest > self.limits.max_staleness else ""
+        return "stale" if self.batched - oldest > self._bound_of(group.lease) else ""
 
     def _end(self, lease: int, attempt: int, fate: str, step: int = -1) -> None:
+        self._bound.pop(lease, None)
         self.counts[f"ended/{fate}"] += 1
         self._ended(Ended(lease, attempt, fate, step))

@@ -40,6 +40,10 @@ class Run(RuleBasedStateMachine):
         bound = 1 << 30 if eta < 0 else eta + slack
         self.limits = Limits(eta, bound, TIMEOUT, STEPS, exact and eta >= 0)
         self.admission = Admission(QUOTA, self.limits, self.clock, self.make, self.end)
+        self.bounds: dict[int, int] = {}  # max_staleness at the grants of a lease, the largest
+        self.oldest: dict[int, int] = {}  # version, of what was delivered
+        self.beyond: dict[Kind, int] = {}  # what eta had let in when it fell
+        self.adapted = False
 
     def make(self, number: int, version: int) -> Lease:
         assert number not in self.granted
@@ -50,6 +54,9 @@ class Run(RuleBasedStateMachine):
         assert ended.lease in self.granted
         assert ended.lease not in self.ends
         self.ends[ended.lease] = ended
+        if ended.fate in ("stale", "cancelled"):
+            oldest = self.oldest[ended.lease] if ended.fate == "stale" else self.granted[ended.lease].version
+            assert self.admission.batched - oldest > self.bounds[ended.lease]
         self.ledger.ended(ended.lease, ended.attempt, ended.fate, ended.step)
 
     def take(self, actor: int, capacity: int) -> list[Lease]:
@@ -61,6 +68,7 @@ class Run(RuleBasedStateMachine):
             assert lease.version == self.admission.version
             assert before is None or (lease.attempt, lease.seed) == (before.attempt + 1, before.seed)
             self.granted[lease.id] = lease
+            self.bounds[lease.id] = max(self.bounds.get(lease.id, 0), self.limits.max_staleness)
         return leases
 
     def form(self) -> None:
@@ -71,8 +79,9 @@ class Run(RuleBasedStateMachine):
             assert Counter(group.kind for group in batch) == {k: n for k, n in QUOTA.items() if n}
             step = len(self.formed)
             oldest = [group.oldest_version for group in batch]
-            assert all(version is not None and step - version <= self.limits.max_staleness for version in oldest)
-            if self.eta == 0:
+            bounds = [max(self.bounds[group.lease], self.limits.max_staleness) for group in batch]
+            assert all(v is not None and step - v <= bound for v, bound in zip(oldest, bounds, strict=True))
+            if self.eta == 0 and not self.adapted:
                 assert oldest == [step] * len(batch)
             if self.limits.exact:
                 assert oldest == [g.newest_version for g in batch] == [max(0, step - self.eta)] * len(batch)
@@ -94,6 +103,8 @@ class Run(RuleBasedStateMachine):
             del self.held[at]
         version = data.draw(st.integers(lease.version, self.admission.version))
         failure = outcome if outcome == "infra" else ""
+        if self.admission.is_open(lease.id):
+            self.oldest[lease.id] = version
         samples = [] if failure else [a_sample(lease.kind, version=version)]
         opened = self.admission.is_open(lease.id)
         self.admission.deliver(a_group(lease.id, lease.kind, samples, attempt=lease.attempt, failure=failure))
@@ -135,19 +146,34 @@ class Run(RuleBasedStateMachine):
         assert {lease for _, lease in late} == set(self.ends) - before
         self.form()
 
+    @precondition(lambda self: self.eta >= 0 and not self.limits.exact)
+    @rule(eta=st.integers(0, 3), slack=st.integers(0, 3))
+    def adapt(self, eta: int, slack: int) -> None:
+        """staleness.auto: nothing ends by it."""
+        before, self.adapted = set(self.ends), True
+        self.beyond = {kind: self.total(kind) for kind in TRAINED}
+        self.admission.adapt(eta, eta + slack)
+        self.eta, self.limits = eta, self.admission.limits
+        self.form()
+        assert set(self.ends) == before
+
+    def total(self, kind: Kind) -> int:
+        admission = self.admission
+        return admission.open[kind] + admission.waiting[kind] + admission.batched * QUOTA[kind]
+
     # -- what must hold ------------------------------------------------------------------------------------------
 
     @invariant()
     def the_gate_holds(self) -> None:
         admission = self.admission
         for kind in TRAINED:
-            in_hand = admission.open[kind] + admission.waiting[kind]
-            total = in_hand + admission.batched * QUOTA[kind]
+            total = self.total(kind)
+            in_hand = total - admission.batched * QUOTA[kind]
             assert total <= STEPS * QUOTA[kind]
             if self.eta < 0:
                 assert in_hand <= LEAD_UNBOUNDED * QUOTA[kind]
             else:
-                assert total <= (admission.version + self.eta + 1) * QUOTA[kind]
+                assert total <= max((admission.version + self.eta + 1) * QUOTA[kind], self.beyond.get(kind, 0))
         assert admission.open[Kind.PROPOSE_INDUCTION] == 0
 
     @invariant()
