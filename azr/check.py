@@ -129,6 +129,12 @@ def _without_learner(config: Config) -> Iterator[Finding]:
             "learner.kind=none: all is sampled by version 0, and staleness.mode=exact has no effect",
             "staleness.mode=natural",
         )
+    if config.staleness.auto:
+        yield Finding(
+            False,
+            "learner.kind=none: no learner waits or drifts, and staleness.auto=true has no effect",
+            "staleness.auto=false",
+        )
 
 
 def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Process, ...]) -> Iterator[Finding]:

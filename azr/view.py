@@ -65,7 +65,7 @@ def line(status: Mapping[str, Any]) -> str:
     accuracy = " ".join(f"{t.value[:3]} {last.get(f'solve/{t}/accuracy', 0):.2f}" for t in _types(status))
     return (
         f"step {status['step']}/{status['steps']}  version {status['version']}  solved {accuracy}  "
-        f"staleness {last.get('staleness/mean', 0):.1f}  waiting {sum(status['waiting'].values())}  "
+        f"staleness {last.get('staleness/mean', 0):.1f}{_eta(status)}  waiting {sum(status['waiting'].values())}  "
         f"open {sum(status['open'].values())}{'  evaluating' if status['evaluating'] else ''}"
         f"{'  flagged ' + status['flags'] if status['flags'] else ''}"
     )
@@ -93,6 +93,7 @@ def screen(status: Mapping[str, Any]) -> Panel:
     head = Text(
         f"step {status['step']} of {status['steps']}   version {status['version']}   {status['sequences']} sequences"
     )
+    head.append(_eta(status))
     bar = Table.grid()  # a bar alone would not end its line
     bar.add_row(ProgressBar(total=status["steps"], completed=status["step"], width=60))
     head.append(f"   {seeding}" if (seeding := _seeding(status)) else "")
@@ -149,6 +150,11 @@ def _types(status: Mapping[str, Any]) -> list[TaskType]:
     """Those that every run has, and those that this one waits for."""
     waiting = status["waiting"]
     return [t for t in TaskType if t in TASK_TYPES or propose(t).value in waiting or solve(t).value in waiting]
+
+
+def _eta(status: Mapping[str, Any]) -> str:
+    """What is in force, where it moves (staleness.auto)."""
+    return f"  eta {status['eta']}" if "eta" in status else ""
 
 
 def _seeds(seeds: Mapping[str, Mapping[str, int]]) -> list[tuple[str, Mapping[str, int]]]:

@@ -26,6 +26,7 @@ from common.transport import Peer
 from common.types import Group, Kind, Lease, Share, Task
 from learner.admission import APART, Admission, Ended, Limits
 from learner.analyst import Analyst
+from learner.auto_eta import AutoEta
 from learner.evaluation import Evaluation, Question, Round
 from learner.figures import of_book, of_now, of_pushes, step_row
 from learner.group_check import require_consistent
@@ -35,7 +36,7 @@ from learner.lease_desk import LeaseDesk
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
 from learner.preparation import prepared
-from learner.resume_point import record_checkpoint
+from learner.resume_point import latest_eta, record_checkpoint
 from learner.run_log import RunLog, rejections, staleness_histogram
 from learner.safety_log import SafetyLog
 from learner.seeding import Seeding
@@ -79,9 +80,7 @@ class Intake:
         self.seeding = Seeding(config, self.book)
         self.leases = LeaseLedger(folder / "tasks.sqlite", config.run.incarnation)
         self._maker = LeaseMaker(config, self.book)
-        lag = config.staleness
-        limits = Limits(lag.eta, lag.bound, lag.lease_timeout, config.learner.steps, lag.mode == "exact")
-        self.admission = Admission(quota(config), limits, clock, self._make, self._ended)
+        self.admission = Admission(quota(config), Limits.of(config), clock, self._make, self._ended)
         self.weights = WeightSync(
             lambda index, message: notify(Peer("actor", index), message),
             self._version_committed,
@@ -101,6 +100,7 @@ class Intake:
             config.eval.temperature,
         )
         self.log = RunLog(folder)
+        self.auto_eta = AutoEta(config.staleness, self.admission, clock, self.log.eta)
         self.analyst = Analyst(analysis, self.log.analysis, self.book.find)
         self.safety = SafetyLog(folder / "safety.jsonl", config.safety.on_flag)
         self.tally = Tally()  # where the time of this process goes
@@ -127,6 +127,7 @@ class Intake:
         self.leases.rewind(step, [*held.waiting, *(g.lease for groups in replay.values() for g in groups)])
         rebuild(self.book, step, held.batches, self._config, self._programs)
         self.admission.resume(step, step + len(replay), self.leases.following())
+        self.auto_eta.begin(latest_eta(self._folder, self._config.staleness.eta))
         for number, groups in replay.items():
             self._take_batch(number, groups)
         for group in held.waiting.values():
@@ -138,7 +139,7 @@ class Intake:
             elif group.kind not in self.admission.quota:
                 self._ended(Ended(group.lease, group.attempt, "unused"))
             else:
-                self.admission.restore([group])
+                self.admission.restore([group], self._config.staleness.widest_bound)
         self._step = self._saved = step
 
     async def run(self) -> None:
@@ -272,6 +273,7 @@ class Intake:
 
     def _take_batch(self, step: int, batch: list[Group]) -> None:
         found = prepared(step, batch, self._config, self.book, self._batches.values(), self._programs)
+        self.auto_eta.formed(step)
         self._batches[step], self._shares[step] = found
 
     def _answered(self, group: Group) -> None:
@@ -292,6 +294,7 @@ class Intake:
     # -- trainer -------------------------------------------------------------------------------------------------
 
     async def _share(self, rank: int, step: int) -> m.ShareReply:
+        self.auto_eta.asked(step)
         if self.weights.available is None and rank == 0:
             self.weights.step_ready(step)
         while not self._may_train(step):
@@ -322,7 +325,7 @@ class Intake:
             return m.Ack()
         batch = self._batches[done.step]
         parts = self.admission, self.book, self._pushes, self.safety.counts
-        row = step_row(done, batch, self._config, *parts)
+        row = {**step_row(done, batch, self._config, *parts), **self.auto_eta.trained(done)}
         self.analyst.trained(done.step, batch)
         self.admission.trained(done.step, batch)
         self.log.step(row, staleness_histogram(done.step, batch))
@@ -335,7 +338,7 @@ class Intake:
 
     def _checkpoint_done(self, step: int, path: str) -> m.Ack:
         """The journal lets go of what the checkpoint contains only once a resume would find the checkpoint."""
-        record_checkpoint(self._folder, step, path)
+        record_checkpoint(self._folder, step, path, self.admission.limits.eta)
         self.journal.compact(sorted(self._batches.items()), self.admission.waiting_groups())
         self._saved = step
         self._finish_if_over()
@@ -385,7 +388,8 @@ class Intake:
 
     def status(self) -> dict[str, Any]:
         parts = self.admission, self.weights, self.evaluation, self.seeding, self.safety
-        return {"step": self._step, "steps": self._config.learner.steps, **of_now(*parts), **self.log.status()}
+        own = {"step": self._step, "steps": self._config.learner.steps, **self.auto_eta.status()}
+        return {**own, **of_now(*parts), **self.log.status()}
 
     def _wake(self) -> None:
         self._changed.set()

@@ -143,6 +143,12 @@ class RunLog:
         """Something of the intake that learner steps wait for, now (learner/trace.py)."""
         self._event(ph="i", name=name, ts=time.time() * 1e6, s="p", args=args, part=trace.INTAKE)
 
+    def eta(self, before: int, eta: int) -> None:
+        """staleness.auto has decided (learner/auto_eta.py)."""
+        self.mark("eta", before=before, eta=eta)
+        for value in (before, eta):
+            self._event(ph="C", name="eta", ts=time.time() * 1e6, args={"eta": value}, part=trace.INTAKE)
+
     def shares(self) -> dict[str, dict[str, float]]:
         """Per process, the share of its wall time in each ledger state."""
         return {

@@ -9,6 +9,7 @@ is started again has several), and marks of the part INTAKE:
     version    `version` in service; `held` 1 if it is to be evaluated before another goes out
     evaluated  the evaluation of `version` is over
     step       the batch of `step` is trained
+    eta        staleness.auto has made `eta` of what was `before`; a counter of that name draws it
 """
 
 from __future__ import annotations

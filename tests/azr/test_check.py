@@ -70,6 +70,8 @@ def test_a_run_without_learner_starts_none_and_says_what_has_no_effect() -> None
     assert "learner.kind=none" in text and "eval.tasks=1 has no effect" in text
     (text,) = texts(examine(tiny("learner.kind=none", *no_eval, "staleness.mode=exact"), ROOMY), fatal=False)
     assert "staleness.mode=exact has no effect" in text
+    (text,) = texts(examine(tiny("learner.kind=none", *no_eval, "staleness.auto=true"), ROOMY), fatal=False)
+    assert "staleness.auto=true has no effect" in text
     assert not result.errors  # a trainer beside three actors would ask for more logical CPUs than there are
     small = "learner.micro_batch_tokens=1"  # said of a learner alone
     assert examine(tiny("learner.kind=none", *no_eval, small), ROOMY).findings == ()

@@ -64,6 +64,26 @@ def test_exact_staleness_is_exact_and_still_overlaps(eta: int) -> None:
     assert outcome.sequences_per_second == pytest.approx(12 / (4.2 if eta == 0 else 2.2), rel=0.1)
 
 
+def adapting(eta: int, **settings: int) -> Config:
+    config = a_run(eta=eta, steps=60, **settings)
+    return replace(config, staleness=replace(config.staleness, auto=True, eta_max=4))
+
+
+def test_eta_grows_out_of_lock_step_as_far_as_the_learner_waits() -> None:
+    """Generating a batch and a step take 2 seconds each: with eta 1 they go on side by side, and no more is needed."""
+    costs = replace(FREE, decode=2.0, solve_length=0, propose_length=0, valid=0.0, step=2.0)
+    adapted, fixed = simulate(adapting(0), costs), simulate(a_run(eta=1, steps=60), costs)
+    assert adapted.sequences_per_second == pytest.approx(fixed.sequences_per_second, rel=0.01)
+    assert adapted.staleness == fixed.staleness
+
+
+def test_eta_stays_where_actors_are_merely_slow() -> None:
+    """One episode at a time, a second each: the learner waits for all it gets, and no lead would help."""
+    costs = replace(FREE, decode=1.0, solve_length=0, propose_length=0, valid=0.0)
+    adapted, fixed = simulate(adapting(1, episodes=1), costs), simulate(a_run(eta=1, steps=60, episodes=1), costs)
+    assert adapted == fixed
+
+
 def test_two_ranks_halve_the_step() -> None:
     config = a_run(eta=2)
     costs = replace(FREE, step_token=0.1, valid=0.0, solve_length=0, propose_length=0)
