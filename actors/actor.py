@@ -1,9 +1,9 @@
 """A rollout actor: many episodes at once on one engine, leases in, groups out, weights in flight.
 
-Invariants: at most `engine.episodes` episodes are open, and no leases are asked for while the executor has no room for
-more jobs; every group is sent until the intake has acknowledged it; a stage runs beside decoding and a commit follows
-only when the intake says so. A cancelled episode delivers nothing. If the engine dies, `run` raises PartFailed; the
-intake grants the open leases again elsewhere.
+Invariants: at most `engine.episodes` episodes are open (0: as many as actors/window.py finds right), and no leases are
+asked for while the executor has no room for more jobs; every group is sent until the intake has acknowledged it; a
+stage runs beside decoding and a commit follows only when the intake says so. A cancelled episode delivers nothing. If
+the engine dies, `run` raises PartFailed; the intake grants the open leases again elsewhere.
 
 Not guaranteed: that the executor still has the room when leases that were asked for come.
 """
@@ -21,6 +21,7 @@ from actors.engine import Engine
 from actors.environment import Environment
 from actors.episode import Codec, Parts, run_episode
 from actors.meter import Meter
+from actors.window import Window
 from common import messages as m
 from common.clock import Clock
 from common.config import Config
@@ -72,7 +73,9 @@ class RolloutActor:
         self._intake = dial(self.notice)
         self._ledger, self._clock, self._cpu = ledger, clock, CpuTime()
         self._room = asyncio.Event()  # set when there may be more of it
-        self._meter = Meter(engine, executor, ledger, self._room.set)
+        self._meter = Meter(engine, executor, ledger, self._ended, self._note)
+        slots, credits = config.engine.max_num_seqs, config.executor.credits * config.executor.shards
+        self._window = Window(slots, slots + credits, clock)
         self._parts = Parts(self._meter, self._meter, environment, codec, self._novelty, config)
         self._episodes: dict[int, asyncio.Task[None]] = {}
         self._attempts: dict[int, int] = {}  # newest one granted, of each open lease
@@ -131,8 +134,17 @@ class RolloutActor:
 
         At least one if none is open, whatever the executor says: nothing would end and make room again.
         """
-        room = min(self._config.engine.episodes - len(self._episodes), self._executor.room)
+        allowed = self._config.engine.episodes or self._window.size
+        room = min(allowed - len(self._episodes), self._executor.room)
         return room if self._episodes else max(room, 1)
+
+    def _note(self) -> None:
+        self._window.note(self._meter.samples, self._executor.room, len(self._episodes))
+
+    def _ended(self) -> None:
+        """A request, a job, a pause or an episode: engine or executor may take more."""
+        self._note()
+        self._room.set()
 
     async def _episode(self, lease: Lease) -> None:
         with self._meter.during("episode"):

@@ -20,26 +20,37 @@ from common.types import Int32Array
 class Meter:
     """Wraps one engine and one executor of an actor, which tells of pauses and episodes itself (`during`).
 
-    `ended` is called when any of these is over, whatever its outcome.
+    `began` is called when any of these begins, and `ended` when it is over, whatever its outcome. `samples`: what the
+    engine has been asked for and has not answered.
     """
 
     def __init__(
-        self, engine: Engine, executor: Executor, ledger: Ledger, ended: Callable[[], None] = lambda: None
+        self,
+        engine: Engine,
+        executor: Executor,
+        ledger: Ledger,
+        ended: Callable[[], None] = lambda: None,
+        began: Callable[[], None] = lambda: None,
     ) -> None:
-        self._engine, self._executor, self._ledger, self._ended = engine, executor, ledger, ended
+        self._engine, self._executor, self._ledger = engine, executor, ledger
+        self._ended, self._began = ended, began
+        self.samples = 0
         self._running: Counter[str] = Counter()
         self._produced: list[tuple[float, int]] = []
         self._pushes: list[PushSpan] = []
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
+    def during(self, what: str, samples: int = 0) -> Iterator[None]:
         """`what`: pause, generate, executor or episode."""
         self._running[what] += 1
+        self.samples += samples
         self._ledger.enter(self.state)
+        self._began()
         try:
             yield
         finally:
             self._running[what] -= 1
+            self.samples -= samples
             self._ledger.enter(self.state)
             self._ended()
 
@@ -56,7 +67,7 @@ class Meter:
     async def generate(
         self, prompt: Int32Array, *, n: int, temperature: float, seed: int, max_tokens: int
     ) -> list[Completion]:
-        with self.during("generate"):
+        with self.during("generate", n):
             completions = await self._engine.generate(
                 prompt, n=n, temperature=temperature, seed=seed, max_tokens=max_tokens
             )

@@ -130,7 +130,7 @@ class EngineConfig:
     kv_cache_gib: float = 0.25
     prefix_caching: bool = True
     kv: str = "recompute"  # what becomes of keys and values at a push: recompute | keep | salt (docs/weights.md)
-    episodes: int = 64  # open per actor
+    episodes: int = 64  # open per actor; 0: as many as its engine and executor can take
     threads: int = 1
     join_after: int = 0  # actors beyond the first join after this version
     checksums: bool = False  # report a checksum of the loaded weights after every push; slow for large models
@@ -337,7 +337,7 @@ _LEAST: dict[str, tuple[float, str]] = {
     "engine.max_num_seqs": (1, ""),
     "engine.max_model_len": (2, ""),
     "engine.max_tokens": (1, ""),
-    "engine.episodes": (1, ""),
+    "engine.episodes": (0, " (0: as many as engine and executor can take)"),
     "engine.threads": (1, ""),
     "executor.shards": (1, ""),
     "executor.first_slice": (0.001, " seconds"),

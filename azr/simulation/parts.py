@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from actors.window import Window
 from azr.simulation.costs import Costs
 from azr.simulation.engine import SimulatedEngine
+from azr.simulation.virtual_time import VirtualClock
 from common import messages as m
 from common.config import Config
 from common.ledger import Ledger
@@ -49,9 +51,11 @@ class SimulatedActor:
     def __init__(self, index: int, config: Config, costs: Costs, intake: Intake, executor: Executor) -> None:
         loop = asyncio.get_running_loop()
         self._peer, self._config, self._costs, self._intake = Peer("actor", index), config, costs, intake
-        self._executor, self._jobs, self._generating, self._pausing = executor, 0, 0, False
+        self._executor, self._jobs, self._samples, self._pausing = executor, 0, 0, False
         self.engine = SimulatedEngine(lambda c: costs.decode + costs.decode_each * c, config.engine.max_num_seqs)
         self.ledger = Ledger("wait-lease", now=loop.time)
+        slots, credits = config.engine.max_num_seqs, config.executor.credits * config.executor.shards
+        self._window = Window(slots, slots + credits, VirtualClock())
         self._thread = asyncio.Lock()
         self._room = asyncio.Event()
         self._episodes: dict[int, asyncio.Task[None]] = {}
@@ -99,7 +103,8 @@ class SimulatedActor:
 
     def _capacity(self) -> int:
         credits = self._config.executor.credits * self._config.executor.shards
-        room = min(self._config.engine.episodes - len(self._episodes), credits - self._jobs)
+        allowed = self._config.engine.episodes or self._window.size
+        room = min(allowed - len(self._episodes), credits - self._jobs)
         return room if self._episodes else max(room, 1)
 
     async def _episode(self, lease: Lease) -> None:
@@ -108,6 +113,7 @@ class SimulatedActor:
             group = await self._play(lease)
             await self._intake.handle(self._peer, m.Deliver(group))
         finally:
+            self._note()
             del self._episodes[lease.id], self._attempts[lease.id]
             self._tell()
             self._room.set()
@@ -155,29 +161,35 @@ class SimulatedActor:
         return self._costs.length(rng, proposal=proposal, longest=self._config.engine.max_tokens)
 
     async def _generate(self, lengths: list[int]) -> list[tuple[Span, ...]]:
-        self._generating += 1
-        self._tell()
+        self._samples += len(lengths)
+        self._note()
         try:
             return await self.engine.generate(lengths)
         finally:
-            self._generating -= 1
-            self._tell()
+            self._samples -= len(lengths)
+            self._note()
+            self._room.set()
 
     async def _job(self) -> None:
         self._jobs += 1
-        self._tell()
+        self._note()
         try:
             await self._executor.job()
         finally:
             self._jobs -= 1
-            self._tell()
+            self._note()
             self._room.set()
+
+    def _note(self) -> None:
+        credits = self._config.executor.credits * self._config.executor.shards
+        self._window.note(self._samples, credits - self._jobs, len(self._episodes))
+        self._tell()
 
     def _tell(self) -> None:
         """The state by the order of actors/meter.py."""
         state = "idle" if self._episodes else "wait-lease"
         state = "wait-executor" if self._jobs else state
-        state = "generate" if self._generating else state
+        state = "generate" if self._samples else state
         self.ledger.enter("weight-pause" if self._pausing else state)
 
     async def _stage(self, epoch: int, version: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from actors.actor import REPORT_INTERVAL, RolloutActor
 from actors.triplets import PythonTriplets
+from actors.window import PERIOD
 from common import messages as m
 from common.config import Config, EngineConfig, EnvironmentConfig
 from common.errors import PartFailed
@@ -42,11 +43,16 @@ class Scene:
     """An actor that runs, with everything round it."""
 
     def __init__(
-        self, verify: Callable[[Task, str], Verdict] = by_output, *, episodes: int = EPISODES, credits: int = 1000
+        self,
+        verify: Callable[[Task, str], Verdict] = by_output,
+        *,
+        episodes: int = EPISODES,
+        credits: int = 1000,
+        slots: int = 128,
     ) -> None:
         self.config = Config(
             environment=EnvironmentConfig(reject_identity=False, reject_constant=False),
-            engine=EngineConfig(episodes=episodes),
+            engine=EngineConfig(episodes=episodes, max_num_seqs=slots),
             staleness=StalenessConfig(lease_timeout=LEASE_TIMEOUT),
         )
         self.clock, self.intake, self.engine = FakeClock(), FakeIntake(), FakeEngine(respond)
@@ -228,6 +234,22 @@ async def test_an_executor_without_room_is_tried_when_nothing_is_open() -> None:
     scene.intake.notify(m.Cancel((0,)))
     await scene.settle()
     assert scene.intake.of(m.WantLeases) == [m.WantLeases(1)] * 2
+    await scene.stop()
+
+
+async def test_an_adaptive_actor_opens_fewer_episodes_when_requests_queue_and_more_when_slots_are_free() -> None:
+    scene = Scene(episodes=0, slots=8)
+    scene.engine.open.clear()
+    await scene.intake.grant(*(solving(i) for i in range(20)))
+    await scene.settle()
+    assert len(scene.engine.calls) == 8 and scene.engine.running == 16  # two samples each, and half of them queue
+    scene.intake.notify(m.Cancel((0,)))  # an end: from here on it knows of the queue
+    await scene.clock.advance(PERIOD)
+    scene.intake.notify(m.Cancel((1,)))
+    await scene.settle()
+    assert scene.engine.running == 14  # 7 are open, and no more
+    scene.engine.open.set()
+    await scene.intake.until(m.Deliver, 18)
     await scene.stop()
 
 

@@ -95,6 +95,20 @@ async def test_tokens_are_counted_when_a_request_completes() -> None:
     assert measured.ledger.state == "wait-lease"
 
 
+async def test_begins_and_ends_are_told_with_the_samples_in_flight() -> None:
+    measured, told = Measured(), list[tuple[str, int]]()
+    meter = Meter(
+        measured.engine,
+        measured.executor,
+        measured.ledger,
+        lambda: told.append(("end", meter.samples)),
+        lambda: told.append(("begin", meter.samples)),
+    )
+    with meter.during("episode"):
+        await meter.generate(PROMPT, n=2, temperature=1.0, seed=1, max_tokens=9)
+    assert told == [("begin", 0), ("begin", 2), ("end", 0), ("end", 0)]
+
+
 async def test_a_cancelled_request_counts_nothing_and_ends_its_state() -> None:
     measured = Measured()
     measured.engine.open.clear()

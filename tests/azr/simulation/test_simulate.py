@@ -64,8 +64,8 @@ def test_exact_staleness_is_exact_and_still_overlaps(eta: int) -> None:
     assert outcome.sequences_per_second == pytest.approx(12 / (4.2 if eta == 0 else 2.2), rel=0.1)
 
 
-def adapting(eta: int, **settings: int) -> Config:
-    config = a_run(eta=eta, steps=60, **settings)
+def adapting(eta: int, episodes: int = 64) -> Config:
+    config = a_run(eta=eta, steps=60, episodes=episodes)
     return replace(config, staleness=replace(config.staleness, auto=True, eta_max=4))
 
 
@@ -75,6 +75,16 @@ def test_eta_grows_out_of_lock_step_as_far_as_the_learner_waits() -> None:
     adapted, fixed = simulate(adapting(0), costs), simulate(a_run(eta=1, steps=60), costs)
     assert adapted.sequences_per_second == pytest.approx(fixed.sequences_per_second, rel=0.01)
     assert adapted.staleness == fixed.staleness
+
+
+def test_the_window_of_an_actor_finds_the_slots_of_its_engine() -> None:
+    """8 slots, a second per answer; a proposal and 3 answers to it. Of 64 episodes most queue half done, and age."""
+    costs = replace(FREE, decode=1.0, solve_length=0, propose_length=0, valid=1.0)
+    config = a_run(eta=8, steps=100)
+    few = replace(config, engine=replace(config.engine, max_num_seqs=8), algorithm=AlgorithmConfig(12, 0, 3))
+    fixed, adaptive = (simulate(replace(few, engine=replace(few.engine, episodes=n)), costs) for n in (64, 0))
+    assert adaptive.sequences_per_second > 0.95 * fixed.sequences_per_second
+    assert adaptive.mean_staleness < 0.5 * fixed.mean_staleness
 
 
 def test_eta_stays_where_actors_are_merely_slow() -> None:
