@@ -1,9 +1,10 @@
 """How many episodes an actor may have open at once, learned from its engine and its executor (`engine.episodes=0`).
 
 A congestion window: additive increase, multiplicative decrease (Chiu and Jain 1989), once per PERIOD. It shrinks when
-for half of the period requests queued in front of the engine or no executor credit was free; it grows when for half of
-it all episodes that it allows were open and the engine still had a free slot. So samples in flight settle where the
-slots of the engine are just taken: with more, proposals would only grow stale while their answers wait for a slot.
+for half of the period more requests queued in front of the engine than it decodes at a time, or no executor credit was
+free; it grows when for half of it all episodes that it allows were open and the engine still had a free slot. What may
+queue keeps slots full while episodes are with the executor (docs/staleness-control.md has what less costs); with more,
+proposals would only grow stale while their answers wait for a slot.
 
 Pure logic under an injected clock: what `note` is told holds until it is called again. Nothing is taken back: a window
 that shrinks below what is open grants nothing until enough has ended. Where leases are short it stays as it is.
@@ -39,7 +40,7 @@ class Window:
         if now - self._began >= PERIOD:
             self._adjust(now - self._began)
             self._began = now
-        self._pressed = running > self._slots or room <= 0
+        self._pressed = running - self._slots > self._slots or room <= 0
         self._starved = not self._pressed and running < self._slots and open_episodes >= self.size
 
     def _adjust(self, seconds: float) -> None:

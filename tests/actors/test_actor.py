@@ -238,16 +238,16 @@ async def test_an_executor_without_room_is_tried_when_nothing_is_open() -> None:
 
 
 async def test_an_adaptive_actor_opens_fewer_episodes_when_requests_queue_and_more_when_slots_are_free() -> None:
-    scene = Scene(episodes=0, slots=8)
+    scene = Scene(episodes=0, slots=8)  # three samples each: 24 in flight, of which 16 queue
     scene.engine.open.clear()
-    await scene.intake.grant(*(solving(i) for i in range(20)))
+    await scene.intake.grant(*(solving(i, samples=3) for i in range(20)))
     await scene.settle()
-    assert len(scene.engine.calls) == 8 and scene.engine.running == 16  # two samples each, and half of them queue
+    assert len(scene.engine.calls) == 8 and scene.engine.running == 24
     scene.intake.notify(m.Cancel((0,)))  # an end: from here on it knows of the queue
     await scene.clock.advance(PERIOD)
     scene.intake.notify(m.Cancel((1,)))
     await scene.settle()
-    assert scene.engine.running == 14  # 7 are open, and no more
+    assert scene.engine.running == 21  # 7 are open, and no more
     scene.engine.open.set()
     await scene.intake.until(m.Deliver, 18)
     await scene.stop()
