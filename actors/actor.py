@@ -209,7 +209,8 @@ class RolloutActor:
         totals, spans = self._ledger.drain()
         produced, pushes = self._meter.drain_produced(), self._meter.drain_pushes()
         gpus, cpu = self._gpus.sample(self._ledger.now()), self._cpu.read()
-        await self._intake.request(m.Report(self._name, totals, spans, self._ledger.state, produced, gpus, pushes, cpu))
+        state, costs = self._ledger.state, self._meter.tally.drain()
+        await self._intake.request(m.Report(self._name, totals, spans, state, produced, gpus, pushes, cpu, costs))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run in the background; its failure ends the actor."""

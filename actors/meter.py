@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from actors.engine import Completion, Engine
+from actors.tally import Tally
 from common.jobs import Executor, Validate, Validation, Verdicts, Verify
 from common.ledger import Ledger
 from common.push_span import PushSpan
@@ -38,6 +39,7 @@ class Meter:
         self._running: Counter[str] = Counter()
         self._produced: list[tuple[float, int]] = []
         self._pushes: list[PushSpan] = []
+        self.tally = Tally()
 
     @contextmanager
     def during(self, what: str, samples: int = 0) -> Iterator[None]:
@@ -45,10 +47,12 @@ class Meter:
         self._running[what] += 1
         self.samples += samples
         self._ledger.enter(self.state)
+        began = self._ledger.now()
         self._began()
         try:
             yield
         finally:
+            self.tally.ended(what, self._ledger.now() - began)
             self._running[what] -= 1
             self.samples -= samples
             self._ledger.enter(self.state)
@@ -67,12 +71,19 @@ class Meter:
     async def generate(
         self, prompt: Int32Array, *, n: int, temperature: float, seed: int, max_tokens: int
     ) -> list[Completion]:
+        began = self._ledger.now()
+        before = self.tally.running(began, self._engine.running, more=n)
         with self.during("generate", n):
             completions = await self._engine.generate(
                 prompt, n=n, temperature=temperature, seed=seed, max_tokens=max_tokens
             )
         tokens = sum(len(completion.tokens) for completion in completions)
-        self._produced.append((self._ledger.now(), tokens))
+        now = self._ledger.now()
+        self._produced.append((now, tokens))
+        area = self.tally.running(now, self._engine.running) - before
+        if now > began:
+            longest = max(len(completion.tokens) for completion in completions)
+            self.tally.request(longest, now - began, area / (now - began))
         return completions
 
     def drain_produced(self) -> tuple[tuple[float, int], ...]:

@@ -39,7 +39,8 @@ def batch_metrics(step: int, batch: Sequence[Group], rows: Sequence[TrainSequenc
             np.mean([s.status == "ok" if stream.proposes else s.correct for s in of])
         )
         out[f"{stream}/format"] = float(np.mean([s.status != "format" for s in of]))
-        out[f"{stream}/length"] = float(np.mean([len(s.tokens) for s in of]))
+        lengths = [len(s.tokens) for s in of]
+        out[f"{stream}/length"], out[f"{stream}/length_deviation"] = float(np.mean(lengths)), float(np.std(lengths))
         if stream.proposes:
             rates = [g.solve_rate for g in batch if g.kind is stream and g.solve_rate is not None]
             if rates:
@@ -129,6 +130,8 @@ class RunLog:
             self._event(ph="X", name=state, ts=begin * 1e6, dur=(end - begin) * 1e6, part=message.part)
         for at, tokens in message.produced:
             self._event(ph="C", name="tokens", ts=at * 1e6, args={"tokens": tokens}, part=message.part)
+        if message.costs:
+            self._event(ph="C", name=trace.COSTS, ts=time.time() * 1e6, args=dict(message.costs), part=message.part)
         for load in message.gpus:
             args = {"busy": load.busy, "memory": load.memory}
             self._event(ph="C", name=f"gpu {load.gpu}", ts=load.at * 1e6, args=args, part=message.part)

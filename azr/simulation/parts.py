@@ -119,22 +119,24 @@ class SimulatedActor:
             self._room.set()
 
     async def _play(self, lease: Lease) -> Group:
-        costs, rng = self._costs, random.Random(lease.seed)
+        costs, rng, longest = self._costs, random.Random(lease.seed), self._config.engine.max_tokens
         samples: list[Sample] = []
         proposal: Task | None = None
         rate: float | None = None
         prompt = _TOKENS[: max(1, round(costs.prompt_length))]
         if lease.kind.proposes:
-            valid = rng.random() < costs.valid
-            (spans,) = await self._generate([self._length(rng, proposal=True)])
+            proposed = costs.responses(lease.kind)
+            valid = rng.random() < proposed.success
+            (spans,) = await self._generate([proposed.draw(rng, longest)])
             await self._job()
             samples.append(_sample(lease, spans, 1.0 if valid else self._config.algorithm.invalid_reward, valid))
             if valid:
                 name = f"{lease.kind.task_type}:{lease.id}"
                 proposal = Task(lease.kind.task_type, f"p{lease.id}", ("1",), ("1",), name, program_key=name)
         if proposal is not None or not lease.kind.proposes:
-            right = [rng.random() < costs.right for _ in range(lease.samples)]
-            answers = await self._generate([self._length(rng, proposal=False) for _ in right])
+            answer = costs.responses(solve(lease.kind.task_type))
+            right = [rng.random() < answer.success for _ in range(lease.samples)]
+            answers = await self._generate([answer.draw(rng, longest) for _ in right])
             await self._job()
             samples += [_sample(lease, s, 1.0 if r else -0.5, r, True) for s, r in zip(answers, right, strict=True)]
             rate = float(np.mean(right))
@@ -156,9 +158,6 @@ class SimulatedActor:
             references=references,
             asked=asked,
         )
-
-    def _length(self, rng: random.Random, *, proposal: bool) -> int:
-        return self._costs.length(rng, proposal=proposal, longest=self._config.engine.max_tokens)
 
     async def _generate(self, lengths: list[int]) -> list[tuple[Span, ...]]:
         self._samples += len(lengths)

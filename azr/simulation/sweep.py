@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from azr.experiments.plot import COLOURS, Line, Panel, svg
-from azr.simulation.costs import RAMP, Costs, measured, rows
+from azr.simulation.costs import RAMP, Costs
+from azr.simulation.measured import measured, rows
 from azr.simulation.simulate import Outcome, simulate
 from common.config import Config
 from common.errors import ConfigError

@@ -388,6 +388,8 @@ async def test_reports_tell_where_time_went() -> None:
     tokens = 2 * (len("<answer>4</answer>") + 1)
     assert done.ledger == {"wait-lease": 2.0, "generate": 1.0} and done.state == "wait-lease"
     assert done.produced == ((2.0, tokens),) and busy.produced == ()
+    assert done.costs["episode"] == done.costs["generate"] == 1 and not idle.costs and not busy.costs
+    assert (done.costs["generate/seconds"], done.costs["generate/steps"]) == (1.0, tokens / 2)
     assert [report.spans for report in (idle, busy, done)] == [
         (("wait-lease", 0.0, 1.0),),
         (("generate", 1.0, 2.0),),

@@ -58,6 +58,7 @@ def test_metrics_by_hand() -> None:
     assert (row["propose/deduction/solve_rate"], row["propose/deduction/learnable"]) == (0.75, 0.5)
     assert row["solve/deduction/accuracy"] == pytest.approx(1 / 3)
     assert row["solve/deduction/length"] == pytest.approx(16 / 3)
+    assert row["solve/deduction/length_deviation"] == pytest.approx((62 / 9) ** 0.5)  # of 4, 3 and 9
     assert "solve/induction/reward" not in row
     # trained tokens by age: 0: 6 + 1 + 2, 1: 2 + 4, 2: 1
     assert staleness_histogram(5, batch()) == Counter({0: 9, 1: 6, 2: 1})
@@ -149,7 +150,7 @@ def test_the_trace_tells_where_ledgers_begin_what_gpus_did_and_what_steps_waited
     log = opened()
     state = ("generate", 1.0, 2.0)
     log.report(Report("actor-0", {"generate": 1.0}, (state,), gpus=(GpuLoad(1.5, 3, 0.25, 7),)))
-    log.report(Report("actor-0", {"generate": 2.0}, (("generate", 2.0, 3.0),)))
+    log.report(Report("actor-0", {"generate": 2.0}, (("generate", 2.0, 3.0),), costs={"executor": 2.0}))
     log.report(Report("actor-0", {"idle": 0.5}, (("idle", 9.0, 9.5),)))  # started again
     log.mark("batch", step=0, actor=2)
     log.step({"step": 0}, Counter())  # what a step leaves is on disk
@@ -157,6 +158,7 @@ def test_the_trace_tells_where_ledgers_begin_what_gpus_did_and_what_steps_waited
     assert [e["ts"] for e in events if e["name"] == trace.BEGIN] == [1e6, 9e6]
     (load,) = [e for e in events if e["name"] == "gpu 3"]
     assert (load["ph"], load["ts"], load["args"]) == ("C", 1.5e6, {"busy": 0.25, "memory": 7})
+    assert [e["args"] for e in events if e["name"] == trace.COSTS] == [{"executor": 2.0}]
     (intake,) = [e["pid"] for e in events if e["ph"] == "M" and e["args"]["name"] == trace.INTAKE]
     marks = [(e["name"], e["args"]) for e in events if e["pid"] == intake and e["ph"] == "i"]
     assert marks == [("batch", {"step": 0, "actor": 2}), ("step", {"step": 0})]

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from azr.experiments.plot import svg
-from azr.simulation.costs import Costs, measured
+from azr.simulation.costs import Costs, Responses
+from azr.simulation.measured import measured
 from azr.simulation.simulate import Outcome, simulate
-from azr.simulation.sweep import knee, of_run, sweep
+from azr.simulation.sweep import knee, sweep
 from common.config import AlgorithmConfig, Config, EngineConfig, LearnerConfig
 from common.errors import ConfigError
 from common.staleness import StalenessConfig
+from common.types import Kind
 
 FREE = Costs(decode=1e-6, decode_each=0, job=0, step=0, step_token=0, stage=0, pause=0, save=0)
 
@@ -183,45 +185,22 @@ def test_costs_that_cannot_be(words: list[str], why: str) -> None:
         Costs().with_settings(words)
 
 
-def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
-    """Three proposals of 10 tokens of which a third is valid, with 2 answers each; 3 answers to the book."""
-    config = Config(algorithm=AlgorithmConfig(proposals=1, solves=1, samples=2, solve_samples=1))
-    figures = {
-        "sequences": 8.0,
-        "tokens": 3 * 10 + 5 * 4.0,
-        "seconds": 0.58,
-        "staleness/mean": 1.5,
-        "push/stage": 0.25,
-        "push/pause": 0.5,
-        "propose/deduction/length": 10.0,
-        "propose/deduction/valid": 1 / 3,
-        "solve/deduction/accuracy": 0.75,
-    }
-    rows = [{"step": step, "time": 100.0 + step, **figures} for step in range(9)]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[3]]))
-    events = [{"ph": "X", "name": "generate", "ts": 90e6, "dur": 30e6, "pid": 1}]
-    events += [
-        {"ph": "C", "name": "tokens", "ts": (103.5 + i) * 1e6, "args": {"tokens": 200}, "pid": 1} for i in (0, 1)
-    ]
-    load = {"busy": 0.5, "memory": 1}
-    events.append({"ph": "C", "name": "gpu 0", "ts": 104e6, "args": load, "pid": 1})  # no tokens
-    (tmp_path / "trace.json").write_text(json.dumps(events) + "\n")
-    costs = measured(tmp_path, config)
-    assert (costs.propose_length, costs.right, costs.stage, costs.pause) == (10.0, 0.75, 0.25, 0.5)
-    assert costs.solve_length == pytest.approx(4.0)
-    assert costs.step_token == pytest.approx(0.58 / (50 + 8 * costs.prompt_length))
-    assert costs.decode_each == pytest.approx(5.0 / 400)  # seconds 103 to 108
-    assert of_run(tmp_path)["sequences_per_second"] == pytest.approx(8.0)
-    assert of_run(tmp_path)["mean_staleness"] == pytest.approx(1.5)
-
-
 @pytest.mark.parametrize("spread", [0.0, 0.3, 1.0])
 def test_lengths_have_the_mean_and_the_spread_they_are_given(spread: float) -> None:
-    rng, costs = random.Random(1), Costs(solve_length=200.0, spread=spread)
-    found = [costs.length(rng, proposal=False, longest=100_000) for _ in range(20_000)]
+    rng, responses = random.Random(1), Responses(200.0, spread, 0.5)
+    found = [responses.draw(rng, 100_000) for _ in range(20_000)]
     assert statistics.mean(found) == pytest.approx(200.0, rel=0.03)
     assert statistics.pstdev(found) == pytest.approx(200.0 * spread, rel=0.05)
-    assert costs.length(rng, proposal=False, longest=7) <= 7
+    assert responses.draw(rng, 7) <= 7
+
+
+def test_a_setting_holds_for_all_kinds_also_for_measured_ones() -> None:
+    proposal, answer = Kind.PROPOSE_DEDUCTION, Kind.SOLVE_INDUCTION
+    costs = Costs(kinds={proposal: Responses(10.0, 0.5, 0.9), answer: Responses(20.0, 0.6, 0.8)})
+    changed = costs.with_settings(["solve_length=7", "valid=0.1", "spread=0"])
+    assert changed.responses(proposal) == Responses(10.0, 0.0, 0.1)
+    assert changed.responses(answer) == Responses(7.0, 0.0, 0.8)
+    assert changed.responses(Kind.SOLVE_DEDUCTION) == Responses(7.0, 0.0, 0.3)
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

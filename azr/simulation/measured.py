@@ -1,0 +1,159 @@
+"""Costs of a simulation, as a real run says.
+
+A run folder tells, of the steps after the first third: lengths and their spread, valid proposals and right answers by
+kind; how long a decoding step takes by how many sequences run, which is a least-squares fit over the requests of all
+actors (actors/tally.py), less the pauses they met; the seconds of a learner step with its snapshot, per token; of a
+checkpoint, a push and its pause; and what an executor job and the rest of a group take. The last two are measured with
+the time they wait for each other, which is taken out as if they came at random: S = W / (1 + W · rate).
+
+What it does not tell keeps its default. What processes on shared cores take from each other is in these figures as it
+was on average.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from azr.simulation.costs import RAMP, Costs, Responses
+from common.config import Config
+from common.errors import ConfigError
+from common.types import Kind
+from learner import trace
+
+Row = dict[str, Any]
+
+
+def rows(folder: Path) -> list[Row]:
+    """The rows of the learner steps of a run, the last of each. ConfigError if the folder has none."""
+    path = folder / "metrics.jsonl"
+    if not path.exists():
+        raise ConfigError(f"{folder} is no run folder: it has no metrics.jsonl")
+    found = (json.loads(line) for line in path.read_text().splitlines() if line)
+    steps = {row["step"]: row for row in found if "step" in row and "seconds" in row}
+    if len(steps) < 2:
+        raise ConfigError(f"{path} has {len(steps)} learner steps: too few to tell costs from")
+    return [steps[step] for step in sorted(steps)]
+
+
+def measured(folder: Path, config: Config) -> Costs:
+    """What a run that is over, or under way, says of its costs."""
+    steps = rows(folder)
+    if not any("push/stage" in row for row in steps):
+        raise ConfigError(
+            f"{folder} is of a run that pushed no weights (learner.kind=none?): what that costs is unknown"
+        )
+    steps = steps[len(steps) // RAMP :]
+    default = Costs()
+    window = Window(folder, steps[0]["time"], steps[-1]["time"])
+    if not window.costs.get("generate/steps"):
+        raise ConfigError(f"{folder}/trace.json has no requests of actors: how fast they are cannot be told")
+    pushes = [row for row in steps if "push/stage" in row]
+    pause = float(np.mean([row["push/pause"] for row in pushes]))
+    busy = window.seconds("actor-", "generate", "weight-pause")
+    decode, each = _decoding(window.costs, 1.0 - min(0.5, pause * len(pushes) * window.actors / busy))
+    trained = sum(row["tokens"] + default.prompt_length * row["sequences"] for row in steps[1:])
+    job, group = _rest(window, config)
+    saves = window.count("trainer-0", "save")
+    return dataclasses.replace(
+        default,
+        kinds={kind: found for kind in config.algorithm.streams if (found := _responses(steps, kind)) is not None},
+        decode=decode,
+        decode_each=each,
+        job=job,
+        group=group,
+        step=0.0,
+        step_token=config.learner.ranks * window.seconds("trainer-0", "train", "snapshot") / trained,
+        stage=float(np.mean([row["push/stage"] for row in pushes])),
+        pause=pause,
+        save=window.seconds("trainer-0", "save") / saves if saves else default.save,
+    )
+
+
+class Window:
+    """The trace of a run between two moments of the wall clock."""
+
+    def __init__(self, folder: Path, begin: float, end: float) -> None:
+        path = folder / "trace.json"
+        events = trace.read(path) if path.exists() else []
+        self._names = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
+        self._begin, self._end = begin, end
+        self._spans = [e for e in events if e["ph"] == "X"]
+        self.actors = sum(name.startswith("actor-") for name in self._names.values())
+        self.length = end - begin
+        self.costs: Counter[str] = Counter()
+        for event in events:
+            if event["ph"] == "C" and event["name"] == trace.COSTS and begin <= event["ts"] / 1e6 <= end:
+                self.costs.update(event["args"])
+
+    def seconds(self, part: str, *states: str) -> float:
+        """That parts whose names begin with `part` spent in `states`."""
+        return sum(self._within(e) for e in self._spans if self._is(e, part, states))
+
+    def count(self, part: str, state: str) -> int:
+        """How often `part` entered `state`; a span that was reported in pieces is one."""
+        ends: list[float] = []
+        for event in sorted((e for e in self._spans if self._is(e, part, (state,))), key=lambda e: float(e["ts"])):
+            if self._within(event) > 0:
+                if ends and event["ts"] - ends[-1] < 1.0:  # microseconds
+                    ends.pop()
+                ends.append(event["ts"] + event["dur"])
+        return len(ends)
+
+    def _is(self, event: Row, part: str, states: Sequence[str]) -> bool:
+        return event["name"] in states and str(self._names[event["pid"]]).startswith(part)
+
+    def _within(self, event: Row) -> float:
+        begin, end = float(event["ts"]) / 1e6, float(event["ts"] + event["dur"]) / 1e6
+        return max(0.0, min(self._end, end) - max(self._begin, begin))
+
+
+def _responses(steps: Sequence[Row], kind: Kind) -> Responses | None:
+    """None if nothing of this kind was sampled. Rows count alike."""
+    found = [row for row in steps if f"{kind}/length" in row]
+    if not found:
+        return None
+    lengths = np.array([row[f"{kind}/length"] for row in found])
+    squares = np.array([row.get(f"{kind}/length_deviation", 0.0) for row in found]) ** 2 + lengths**2
+    mean = float(lengths.mean())
+    success = f"{kind}/valid" if kind.proposes else f"{kind}/accuracy"
+    spread = math.sqrt(max(0.0, float(squares.mean()) - mean**2)) / mean
+    return Responses(mean, spread, float(np.mean([row[success] for row in found])))
+
+
+def _decoding(sums: Counter[str], share: float) -> tuple[float, float]:
+    """Seconds of a decoding step, and for each sequence of it, of requests that decoded in `share` of their time.
+
+    Neither can be negative; if all requests met the same number of sequences, all counts as latency.
+    """
+    steps, running, squares = (sums[f"generate/{name}"] for name in ("steps", "steps_running", "steps_running2"))
+    seconds, crossed = sums["generate/seconds"], sums["generate/seconds_running"]
+    varied = steps * squares - running**2
+    each = (steps * crossed - running * seconds) / varied if varied > 1e-6 * steps * squares else 0.0
+    each = min(max(each, 0.0), seconds / running)
+    return share * (seconds - each * running) / steps, share * each
+
+
+def _rest(window: Window, config: Config) -> tuple[float, float]:
+    """Seconds of an executor shard for a job, and of an actor for a group besides generating and waiting for jobs."""
+    sums = window.costs
+    jobs, groups = sums["executor"], sums["episode"]
+    besides = sums["episode/seconds"] - sums["generate/seconds"] - sums["executor/seconds"]
+    shards = config.executor.shards
+    return (
+        _alone(sums["executor/seconds"] / max(jobs, 1), jobs / window.length / shards),
+        _alone(max(0.0, besides) / max(groups, 1), groups / window.length / max(window.actors, 1)),
+    )
+
+
+def _alone(seconds: float, rate: float) -> float:
+    """How long one takes by itself if, with its wait for those before it, it takes `seconds` and `rate` come a second
+    at random (M/M/1)."""
+    return seconds / (1.0 + seconds * rate)

@@ -1,0 +1,30 @@
+"""Sums of what work costs, by hand."""
+
+from __future__ import annotations
+
+from actors.tally import Tally
+
+
+def test_sequences_that_run_are_interpolated_between_moments() -> None:
+    tally = Tally()
+    begin = tally.running(10.0, 0, more=4)
+    between = tally.running(12.0, 2, more=2)  # 4 → 2: 6 sequence seconds
+    end = tally.running(13.0, 4)  # 4 → 4
+    assert (between - begin, end - begin) == (6.0, 10.0)
+
+
+def test_sums_are_those_of_a_weighted_fit_and_begin_anew() -> None:
+    tally = Tally()
+    tally.request(10, 2.0, 3.0)
+    tally.request(20, 1.0, 5.0)
+    tally.ended("executor", 0.5)
+    tally.ended("executor", 0.25)
+    assert tally.drain() == {
+        "generate/steps": 30.0,
+        "generate/steps_running": 130.0,
+        "generate/steps_running2": 590.0,
+        "generate/seconds_running": 11.0,
+        "executor": 2,
+        "executor/seconds": 0.75,
+    }
+    assert tally.drain() == {}

@@ -1,0 +1,100 @@
+"""Costs of a run folder that was written by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from azr.simulation.costs import Responses
+from azr.simulation.measured import measured
+from azr.simulation.sweep import of_run
+from common.config import AlgorithmConfig, Config
+from common.types import Kind
+
+CONFIG = Config(algorithm=AlgorithmConfig(proposals=1, solves=1, samples=2, solve_samples=1))
+
+
+def a_run(folder: Path, costs: dict[str, float]) -> Path:
+    """Nine steps, a second each, of which those from second 103 count; `costs` are reported in two halves."""
+    figures = {
+        "sequences": 8.0,
+        "tokens": 50.0,
+        "seconds": 0.5,
+        "staleness/mean": 1.5,
+        "push/stage": 0.25,
+        "push/pause": 0.125,
+        "propose/deduction/valid": 1 / 3,
+        "propose/deduction/length_deviation": 3.0,
+        "solve/deduction/accuracy": 0.75,
+        "solve/deduction/length": 5.0,
+        "solve/deduction/length_deviation": 0.0,
+    }
+    rows = [{"step": s, "time": 100.0 + s, **figures, "propose/deduction/length": 6.0 + 8 * (s % 2)} for s in range(9)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[3]]))
+    halves = {key: value / 2 for key, value in costs.items()}
+    events: list[dict[str, Any]] = [
+        {"ph": "M", "name": "process_name", "args": {"name": "actor-0"}, "pid": 1},
+        {"ph": "M", "name": "process_name", "args": {"name": "trainer-0"}, "pid": 2},
+        _span("generate", 90.0, 30.0, 1),
+        _span("train", 90.0, 15.0, 2),
+        _span("snapshot", 105.0, 0.5, 2),
+        _span("save", 105.5, 0.25, 2),
+        _span("save", 105.75, 0.5, 2),  # the rest of the same
+        _span("save", 107.0, 0.25, 2),
+        *({"ph": "C", "name": "costs", "ts": at * 1e6, "args": halves, "pid": 1} for at in (104.0, 108.0)),
+        {"ph": "C", "name": "costs", "ts": 102e6, "args": {"executor/seconds": 1e6}, "pid": 1},  # too early
+    ]
+    (folder / "trace.json").write_text(json.dumps(events) + "\n")
+    return folder
+
+
+def _span(state: str, begin: float, seconds: float, pid: int) -> dict[str, Any]:
+    return {"ph": "X", "name": state, "ts": begin * 1e6, "dur": seconds * 1e6, "pid": pid}
+
+
+def requests(*found: tuple[float, float, float]) -> dict[str, float]:
+    """Sums of actors/tally.py over (tokens of the longest sample, seconds, sequences that ran)."""
+    return {
+        "generate/steps": sum(length for length, _, _ in found),
+        "generate/steps_running": sum(length * running for length, _, running in found),
+        "generate/steps_running2": sum(length * running**2 for length, _, running in found),
+        "generate/seconds": sum(seconds for _, seconds, _ in found),
+        "generate/seconds_running": sum(seconds * running for _, seconds, running in found),
+    }
+
+
+REST = {"executor": 10.0, "executor/seconds": 1.0, "episode": 5.0, "episode/seconds": 1e3}
+
+
+def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
+    """A decoding step of c sequences takes 0.1 + 0.01 c; pauses of 0.125 s, 6 of them, are a part of 5 s."""
+    alike = requests((100, 100 * 0.2, 10), (50, 50 * 0.4, 30))
+    costs = measured(a_run(tmp_path, {**alike, **REST, "episode/seconds": 40.0 + 1.0 + 2.0}), CONFIG)
+    assert costs.kinds[Kind.PROPOSE_DEDUCTION].length == pytest.approx(10.0)  # 6 steps of both
+    assert costs.kinds[Kind.PROPOSE_DEDUCTION].spread == pytest.approx(0.5)  # deviations 3 within and 4 between steps
+    assert costs.kinds[Kind.PROPOSE_DEDUCTION].success == pytest.approx(1 / 3)
+    assert costs.kinds[Kind.SOLVE_DEDUCTION] == Responses(5.0, 0.0, 0.75)
+    assert set(costs.kinds) == {Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION}
+    assert (costs.stage, costs.pause, costs.step) == (0.25, 0.125, 0.0)
+    decoding = 1 - 6 * 0.125 / 5
+    assert costs.decode == pytest.approx(0.1 * decoding)
+    assert costs.decode_each == pytest.approx(0.01 * decoding)
+    assert costs.step_token == pytest.approx((2.0 + 0.5) / (5 * (50 + 8 * costs.prompt_length)))
+    assert costs.save == pytest.approx((0.75 + 0.25) / 2)
+    assert costs.job == pytest.approx(0.1 / (1 + 0.1 * 2.0))  # 2 a second, 0.1 s each
+    assert costs.group == pytest.approx(0.4 / (1 + 0.4 * 1.0))
+    assert of_run(tmp_path)["sequences_per_second"] == pytest.approx(8.0)
+    assert of_run(tmp_path)["mean_staleness"] == pytest.approx(1.5)
+
+
+def test_a_decoding_step_costs_nothing_negative(tmp_path: Path) -> None:
+    """More sequences were faster, or all were alike: all is latency. Proportional: all is throughput."""
+    faster = measured(a_run(tmp_path, {**requests((100, 50.0, 10), (100, 20.0, 20)), **REST}), CONFIG)
+    alike = measured(a_run(tmp_path, {**requests((100, 50.0, 10), (100, 20.0, 10)), **REST}), CONFIG)
+    steep = measured(a_run(tmp_path, {**requests((100, 10.0, 10), (100, 50.0, 20)), **REST}), CONFIG)
+    assert faster.decode_each == alike.decode_each == 0.0 and faster.decode > 0
+    assert faster.decode == alike.decode == pytest.approx(0.35 * (1 - 6 * 0.125 / 5))
+    assert steep.decode == pytest.approx(0.0) and steep.decode_each > 0
