@@ -7,7 +7,8 @@ as the others; the run ends with the group that completes batch `learner.steps`,
 unused.
 
 Rates are from the first lease that is not a seed to the last batch. The book stays as it was seeded. Nothing is
-journaled, evaluated or analysed, and there is nothing to resume.
+evaluated or analysed, and there is nothing to resume. With logging.keep_journal the groups are journaled, for those who
+want what was sampled; otherwise not.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class RolloutOnly(Intake):
         self.admission.limits = dataclasses.replace(
             self.admission.limits, eta=-1, max_staleness=_ENDLESS, steps=_ENDLESS, exact=False
         )
-        self.journal.close()
-        self.journal = _NoJournal(self._folder / "journal")
+        if not self._config.logging.keep_journal:
+            self.journal.close()
+            self.journal = _NoJournal(self._folder / "journal")
         self._began: float | None = None
         self._last = 0.0
         self._totals: Counter[str] = Counter()

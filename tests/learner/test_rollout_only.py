@@ -106,6 +106,18 @@ async def test_nothing_is_kept(stage: Stage) -> None:
     assert stage.intake.leases.fates()["discarded"] == 6
 
 
+async def test_what_was_sampled_is_kept_on_request(tmp_path: Path) -> None:
+    """In the order in which it came."""
+    config = alone(steps=3)
+    stage = Stage(replace(config, logging=replace(config.logging, keep_journal=True)), tmp_path, kind=RolloutOnly)
+    await stage.begin(0, publishing=False)
+    leases = (await stage.lease())[:9]
+    await stage.fulfil(leases)
+    contents = stage.intake.journal.read()
+    assert list(contents.waiting) == [lease.id for lease in leases] and not contents.batches
+    await stage.close()
+
+
 async def test_a_repeated_delivery_counts_once_and_a_failed_group_not_at_all(stage: Stage) -> None:
     first, second, *rest = await stage.lease(capacity=7)
     for group in (fulfil(first), fulfil(first), fulfil(second, failure="infra")):
