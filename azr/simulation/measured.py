@@ -142,14 +142,14 @@ def _decoding(sums: Counter[str], share: float) -> tuple[float, float]:
 
 
 def _rest(window: Window, config: Config) -> tuple[float, float]:
-    """Seconds of an executor shard for a job, and of an actor for a group besides generating and waiting for jobs."""
-    sums = window.costs
-    jobs, groups = sums["executor"], sums["episode"]
+    """Seconds of an executor shard for all that is asked after a request to the engine (several jobs, one after the
+    other), and of an actor for a group besides generating and waiting for the executor."""
+    sums, shards, actors = window.costs, config.executor.shards, max(window.actors, 1)
+    jobs, requests, groups = (max(sums[name], 1.0) for name in ("executor", "generate", "episode"))
     besides = sums["episode/seconds"] - sums["generate/seconds"] - sums["executor/seconds"]
-    shards = config.executor.shards
     return (
-        _alone(sums["executor/seconds"] / max(jobs, 1), jobs / window.length / shards),
-        _alone(max(0.0, besides) / max(groups, 1), groups / window.length / max(window.actors, 1)),
+        jobs / requests * _alone(sums["executor/seconds"] / jobs, jobs / window.length / shards),
+        _alone(max(0.0, besides) / groups, groups / window.length / actors),
     )
 
 

@@ -1,14 +1,16 @@
 """What answers cost on their way to the intake, and batches on theirs to a trainer, over TCP with CURVE.
 
-    python -m tests.benchmarks.wire [--seconds 8] [--rounds 3] [--json OUT]
+    python -m tests.benchmarks.wire [--bursts 5] [--rounds 3] [--json OUT]
 
 Answers have 500 tokens of a vocabulary of 150,000, prompts 200; a group to propose has one answer and six to its task,
 a group to solve six; answers are in up to four spans. Bytes are those of the frames and, beside, with what CURVE and
 ZMTP add to each (42 bytes at most).
 
-Intake: the intake itself (server, decoding, checks, admission, lease ledger, journal, batches with their shares, one
-fsync each) on the first core of this process, one actor on the last. Answers/s by the clock, and by the CPU time of the
-process with all its threads, which tells what one core can do where others use it, too.
+Intake: the intake itself (server, decoding, checks, admission, lease ledger, journal) on the first core of this
+process, one actor on the last. It is held until a burst of groups has arrived, so that it hardly waits for the actor,
+and takes them in at once. Answers per second of CPU time of its process, all threads and the decryption included, are
+what one core can do, also where others use it. Twice: up to the journal, and with batches of 12 groups of each kind,
+their shares and an fsync for each.
 
 Trainer: CPU time of a process that receives such batches as its share and does nothing else, by token of it.
 """
@@ -45,7 +47,8 @@ from tests.fakes.groups import a_task
 
 ANSWER, PROMPT, VOCABULARY, SAMPLES = 500, 200, 150_000, 6
 FRAMING = 42  # bytes: 9 of ZMTP, 33 of CURVE
-CREDITS = 64
+BURST = 512  # groups
+HOLD = 2.0  # seconds, for a burst to arrive
 ROW = 64  # sequences of a share
 _LAST = max(os.sched_getaffinity(0))
 
@@ -104,9 +107,25 @@ def bytes_per_token(framing: int) -> float:
 class Served(Intake):
     """An intake whose actors sample version 0 from the moment they join, and whose batches nobody trains."""
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.granted, self.taken = asyncio.Event(), asyncio.Event()  # a burst: its leases, all of its groups
+        self._missing = 0
+
     def joined(self, peer: Peer, hello: m.Hello) -> None:
         super().joined(peer, hello)
         self.weights.adopt(peer.index)
+
+    async def handle(self, peer: Peer, message: object) -> object:
+        reply = await super().handle(peer, message)
+        if isinstance(reply, m.Leases):
+            self._missing = len(reply.leases)
+            self.granted.set()
+        elif isinstance(message, m.Deliver):
+            self._missing -= 1
+            if not self._missing:
+                self.taken.set()
+        return reply
 
 
 class Sharing:
@@ -123,10 +142,10 @@ class Sharing:
     def left(self, peer: Peer, reason: str) -> None: ...
 
 
-async def intake(seconds: float, folder: Path) -> dict[str, float]:
-    """Answers/s of the clock and of CPU time, after the first fifth of `seconds`."""
+async def intake(groups: int, bursts: int, folder: Path) -> float:
+    """Answers per second of CPU time, with batches of `groups` of each kind."""
     config = Config(
-        algorithm=AlgorithmConfig(proposals=12, solves=12, samples=SAMPLES, solve_samples=SAMPLES),
+        algorithm=AlgorithmConfig(proposals=groups, solves=groups, samples=SAMPLES, solve_samples=SAMPLES),
         staleness=StalenessConfig(eta=-1),
         learner=LearnerConfig(steps=1 << 30),
     )
@@ -134,24 +153,18 @@ async def intake(seconds: float, folder: Path) -> dict[str, float]:
 
     async def notify(peer: Peer, message: object) -> None: ...
 
-    served = Served(config, folder, tasks, [], SystemClock(), notify)
+    served, used = Served(config, folder, tasks, [], SystemClock(), notify), 0.0
     async with _served(served, "actor"):
-        running = asyncio.create_task(served.run())
-        await asyncio.sleep(0.2 * seconds)
-        began, used, before = time.perf_counter(), time.process_time(), _answers(served)
-        await asyncio.sleep(0.8 * seconds)
-        wall, cpu, answers = time.perf_counter() - began, time.process_time() - used, _answers(served) - before
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        for number in range(bursts + 1):
+            await served.granted.wait()
+            served.granted.clear()
+            began = time.process_time()
+            time.sleep(HOLD)  # noqa: ASYNC251 - nothing else is to happen
+            await served.taken.wait()
+            served.taken.clear()
+            used += (time.process_time() - began) * (number > 0)  # the first one warms up
     served.close()
-    return {"answers_per_second": answers / wall, "answers_per_cpu_second": answers / cpu, "busy": cpu / wall}
-
-
-def _answers(served: Intake) -> int:
-    """That were delivered and journaled so far: of each six kinds, half have seven and half six."""
-    admission = served.admission
-    waiting = sum(n * (SAMPLES + kind.proposes) for kind, n in admission.waiting.items())
-    return waiting + admission.batched * sum(n * (SAMPLES + kind.proposes) for kind, n in admission.quota.items())
+    return bursts * BURST * (SAMPLES + 0.5) / used  # half of the kinds have one more
 
 
 async def shares() -> float:
@@ -176,7 +189,7 @@ class _served:
             "tcp://127.0.0.1:0",
             handler=self._handler,
             expected=expected,
-            credits=CREDITS,
+            credits=BURST,
             heartbeat=5.0,
             clock=SystemClock(),
             security=ours,
@@ -206,24 +219,11 @@ async def peer(role: str, where: dict[str, Any]) -> None:
     if role == "trainer":
         print(json.dumps({"cpu_per_token": await _receive(client.request)}), flush=True)
         return
-    actor, open_leases = Actor(), asyncio.Semaphore(CREDITS)
-
-    async def deliver(lease: Lease) -> None:
-        await client.request(m.Deliver(actor.group(lease)))
-        open_leases.release()
-
-    async with asyncio.TaskGroup() as tasks:
-        while True:
-            await open_leases.acquire()
-            room = 1
-            while not open_leases.locked() and room < CREDITS:
-                await open_leases.acquire()
-                room += 1
-            for lease in (await client.request(m.WantLeases(room))).leases:
-                tasks.create_task(deliver(lease))
-                room -= 1
-            for _ in range(room):
-                open_leases.release()
+    actor = Actor()
+    while True:
+        leases = (await client.request(m.WantLeases(BURST))).leases
+        burst = [m.Deliver(actor.group(lease)) for lease in leases]
+        await asyncio.gather(*(client.request(group) for group in burst))
 
 
 async def _receive(request: Callable[[object], Awaitable[Any]], batches: int = 200) -> float:
@@ -237,7 +237,7 @@ async def _receive(request: Callable[[object], Awaitable[Any]], batches: int = 2
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--bursts", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--peer", choices=("actor", "trainer"), help=argparse.SUPPRESS)
@@ -248,22 +248,25 @@ def main() -> None:
         asyncio.run(peer(parsed.peer, where))
         return
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # of this process; the child chooses its own
-    found: list[dict[str, float]] = []
+    found: dict[str, list[float]] = {"journal": [], "batches": []}
     received: list[float] = []
     for _ in range(parsed.rounds):
-        with tempfile.TemporaryDirectory(prefix="azr-bench-") as folder:
-            found.append(asyncio.run(intake(parsed.seconds, Path(folder))))
+        for name, groups in (("journal", 1 << 20), ("batches", 12)):
+            with tempfile.TemporaryDirectory(prefix="azr-bench-") as folder:
+                found[name].append(asyncio.run(intake(groups, parsed.bursts, Path(folder))))
         received.append(asyncio.run(shares()))
     told: dict[str, Any] = {
         "bytes_per_token": bytes_per_token(0),
         "bytes_per_token_framed": bytes_per_token(FRAMING),
-        "intake": found,
+        "answers_per_cpu_second": found,
         "trainer_cpu_per_token": received,
     }
     print(f"bytes per answer token: {told['bytes_per_token']:.2f}, framed {told['bytes_per_token_framed']:.2f}")
-    for name in found[0]:
-        values = [one[name] for one in found]
-        print(f"intake, {name}: median {statistics.median(values):.4g}, {min(values):.4g} to {max(values):.4g}")
+    for name, values in found.items():
+        print(
+            f"answers per CPU second, {name}: median {statistics.median(values):,.0f}, "
+            f"{min(values):,.0f} to {max(values):,.0f}"
+        )
     nanoseconds = [1e9 * value for value in received]
     print(
         f"trainer, ns of CPU per token: median {statistics.median(nanoseconds):.1f}, "

@@ -66,7 +66,7 @@ def requests(*found: tuple[float, float, float]) -> dict[str, float]:
     }
 
 
-REST = {"executor": 10.0, "executor/seconds": 1.0, "episode": 5.0, "episode/seconds": 1e3}
+REST = {"executor": 10.0, "generate": 5.0, "executor/seconds": 1.0, "episode": 5.0, "episode/seconds": 1e3}
 
 
 def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
     assert costs.decode_each == pytest.approx(0.01 * decoding)
     assert costs.step_token == pytest.approx((2.0 + 0.5) / (5 * (50 + 8 * costs.prompt_length)))
     assert costs.save == pytest.approx((0.75 + 0.25) / 2)
-    assert costs.job == pytest.approx(0.1 / (1 + 0.1 * 2.0))  # 2 a second, 0.1 s each
+    assert costs.job == pytest.approx(2 * 0.1 / (1 + 0.1 * 2.0))  # 2 a second, 0.1 s each, 2 for a request
     assert costs.group == pytest.approx(0.4 / (1 + 0.4 * 1.0))
     assert of_run(tmp_path)["sequences_per_second"] == pytest.approx(8.0)
     assert of_run(tmp_path)["mean_staleness"] == pytest.approx(1.5)
