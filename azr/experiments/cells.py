@@ -5,8 +5,8 @@ again and a run of another configuration is never mistaken for it. What else a r
 model that was there before, is not in the name.
 
 A run that ended early is continued from its last checkpoint; if that holds all its steps and only the last evaluation
-is missing, the run is begun again and the remains are kept beside it. The run's process has a session of its own: an
-interrupt ends it as Ctrl-C ends `azr train`, and if this process is killed, the guard kills the run with it.
+is missing, the run is begun again and the remains are kept beside it. If this process is killed, the guard kills the
+run with it.
 """
 
 from __future__ import annotations
@@ -14,21 +14,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from azr.experiments import child
 from azr.experiments.answers import Answers
 from common.config import Config, LoggingConfig, RunConfig
 from learner.resume_point import latest_checkpoint
 
 TRAIN = (sys.executable, "-m", "azr.cli", "train")
-GRACE = 60.0  # seconds that an interrupted run gets to end by itself
 
 
 @dataclass(frozen=True)
@@ -77,18 +75,17 @@ def perform(cell: Cell, folder: Path, command: Sequence[str] = TRAIN) -> Outcome
     run = runs / cell.run
     if finished(run, cell.config):
         return Outcome(cell, run)
-    log.parent.mkdir(parents=True, exist_ok=True)
     if can_go_on(run, cell.config):
         arguments = [*command, "--resume", str(run)]
     else:
         put_aside(run)
         place = [f"run.folder={runs}", f"run.name={cell.run}"]
         arguments = [*command, str(cell.preset), *cell.settings, *place]
-    code = _run(arguments, log)
+    code = child.run(arguments, log)
     if code == 0 and finished(run, cell.config):
         return Outcome(cell, run)
     ended = f"ended with exit code {code}" if code else "ended well, but did not evaluate its last version"
-    return Outcome(cell, run, f"{ended}: {_last_line(log)} (log: {log})")
+    return Outcome(cell, run, f"{ended}: {child.last_line(log)} (log: {log})")
 
 
 def finished(run: Path, config: Config) -> bool:
@@ -109,24 +106,6 @@ def interruptible() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _run(arguments: Sequence[str], log: Path) -> int:
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE)
-            raise
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
 def can_go_on(run: Path, config: Config) -> bool:
     """A run that trained all its steps and then failed cannot: it has nothing left to train."""
     return (run / "config.yaml").exists() and latest_checkpoint(run)[0] < config.learner.steps
@@ -137,8 +116,3 @@ def put_aside(run: Path) -> None:
     if run.exists():
         number = sum(path.name.startswith(f"{run.name}.failed") for path in run.parent.iterdir())
         run.rename(run.with_name(f"{run.name}.failed{number + 1}"))
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return next((line for line in reversed(lines) if "azr:" in line), lines[-1] if lines else "it printed nothing")
