@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from azr.experiments.commands import add_peers
 from azr.shadow import require_own_packages
 from common.errors import AzrError, ConfigError
 
@@ -185,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     staleness.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
     _add_place(staleness, "runs/staleness")
     staleness.set_defaults(command=_staleness)
+    add_peers(questions, _add_settings, _split)
     return parser
 
 
