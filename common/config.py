@@ -166,6 +166,7 @@ class LearnerConfig(OffPolicyConfig):
     micro_batch_tokens: int = 4096
     save_every: int = 20  # steps; the last step is always saved
     keep_checkpoints: int = 2
+    share_prompts: bool = False  # train the answers to a prompt behind one copy of it (learner/prompt_rows.py)
     threads: int = 1
     probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from common.config import AlgorithmConfig
 from common.seeds import derive
 from common.types import Group, Int32Array, Kind, MicroBatch, Sample, Share
 from learner.advantage import shuffle, whiten
+from learner.prompt_rows import division
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,13 +81,22 @@ def sequences(step: int, batch: Sequence[Group], algorithm: AlgorithmConfig, see
     return Trainable(rows, advantages.silent_streams, advantages.silent_tasks)
 
 
-def shares(step: int, rows: Sequence[TrainSequence], ranks: int, tokens: int, minibatches: int = 1) -> list[Share]:
+def shares(
+    step: int,
+    rows: Sequence[TrainSequence],
+    ranks: int,
+    tokens: int,
+    minibatches: int = 1,
+    share_prompts: bool = False,
+) -> list[Share]:
     """One share per rank: micro-batches of at most `tokens` padded tokens, of like lengths, as many for each rank.
 
     A sequence longer than `tokens` is a micro-batch of its own. `minibatches`: optimiser steps, fewer if there are
     fewer sequences; each sequence is in one of them, with the weight and advantage it has in the whole batch.
+    `share_prompts`: sequences that will stand in one row (learner/prompt_rows.py) stay together, and count as one.
     """
-    parts = [_packed(part, ranks, tokens) for part in deal(rows, minibatches)]
+    limit = tokens if share_prompts else 0
+    parts = [_packed(_rows(part, limit), ranks, tokens) for part in deal(rows, minibatches)]
     updates = tuple(len(part[0]) for part in parts) if len(parts) > 1 else ()
     return [Share(step, tuple(batch for part in parts for batch in part[rank]), updates) for rank in range(ranks)]
 
@@ -100,13 +111,23 @@ def deal(rows: Sequence[TrainSequence], parts: int) -> list[list[TrainSequence]]
     return [[rows[i] for i in sorted(order[part::parts])] for part in range(parts)]
 
 
-def _packed(rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[list[MicroBatch]]:
+def _rows(rows: Sequence[TrainSequence], limit: int) -> list[list[TrainSequence]]:
+    """The sequences of each row of the model's input; with `limit` 0 each has its own."""
+    counts = division([r.prompt for r in rows], [len(r.sample.tokens) for r in rows], limit)
+    return [list(rows[end - count : end]) for count, end in zip(counts, accumulate(counts), strict=True)]
+
+
+def _width(row: Sequence[TrainSequence]) -> int:
+    return row[0].length + sum(len(r.sample.tokens) for r in row[1:])
+
+
+def _packed(rows: Sequence[list[TrainSequence]], ranks: int, tokens: int) -> list[list[MicroBatch]]:
     """Micro-batches of each rank, equally many."""
-    by_length = sorted(range(len(rows)), key=lambda i: (-rows[i].length, i))
-    packs: list[list[TrainSequence]] = []
-    for index in by_length:
+    by_width = sorted(range(len(rows)), key=lambda i: (-_width(rows[i]), i))
+    packs: list[list[list[TrainSequence]]] = []
+    for index in by_width:
         row = rows[index]
-        if packs and (len(packs[-1]) + 1) * packs[-1][0].length <= tokens:
+        if packs and (len(packs[-1]) + 1) * _width(packs[-1][0]) <= tokens:
             packs[-1].append(row)
         else:
             packs.append([row])
@@ -117,14 +138,14 @@ def _packed(rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[list
     rounds = -(-len(packs) // ranks)
     for pack in packs:
         rank = min((r for r in range(ranks) if len(per_rank[r]) < rounds), key=lambda r: (loads[r], r))
-        per_rank[rank].append(micro_batch(pack))
-        loads[rank] += len(pack) * pack[0].length
+        per_rank[rank].append(micro_batch([sequence for row in pack for sequence in row]))
+        loads[rank] += len(pack) * _width(pack[0])
     for batches in per_rank:
         batches += [micro_batch([])] * (rounds - len(batches))
     return per_rank
 
 
-def _halve_largest(packs: list[list[TrainSequence]]) -> None:
+def _halve_largest(packs: list[list[list[TrainSequence]]]) -> None:
     """Halves keep to the token budget, which rows dealt anew would not: one may be as long as a pack of others."""
     largest = max(range(len(packs)), key=lambda i: len(packs[i]))
     pack = packs.pop(largest)

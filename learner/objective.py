@@ -54,7 +54,7 @@ class Objective:
                 anchors.append([None] * len(batches))
                 continue
             with torch.no_grad():
-                anchors.append([policy.answer_scores(scorer, padded(b), self.device).logprobs for b in batches])
+                anchors.append([self._scores(scorer, padded(b)).logprobs for b in batches])
         return anchors
 
     def __call__(
@@ -70,7 +70,7 @@ class Objective:
         advantages = torch.tensor(batch.advantages, device=device).repeat_interleave(lengths)
         weights = torch.tensor(batch.weights, device=device).repeat_interleave(lengths)
         staleness = torch.tensor(batch.staleness, device=device)
-        logprobs, entropy = policy.answer_scores(scorer, batch, device)
+        logprobs, entropy = self._scores(scorer, batch)
         if self._interpolates:
             anchor = interpolated(logprobs, behaviour, staleness)
         tokens = Tokens(logprobs, behaviour, logprobs.detach() if anchor is None else anchor, advantages, lengths)
@@ -80,7 +80,7 @@ class Objective:
             losses = losses - self.settings.entropy_bonus * entropy
         if self.reference is not None:
             with torch.no_grad():
-                reference = policy.answer_scores(self.reference, batch, device).logprobs
+                reference = self._scores(self.reference, batch).logprobs
             divergence = kl_k3(logprobs, reference)
             losses = losses + self.settings.kl * divergence
             statistics["kl_reference"] = divergence.detach()
@@ -89,6 +89,10 @@ class Objective:
         fresh = (oldest == 0).repeat_interleave(lengths) & (not moved)
         metrics.add(loss, logprobs, behaviour, staleness, statistics, fresh, 0 if empty else len(lengths))
         return loss
+
+    def _scores(self, scorer: policy.Scorer, batch: MicroBatch) -> policy.TokenScores:
+        share = self.settings.micro_batch_tokens if self.settings.share_prompts else 0
+        return policy.answer_scores(scorer, batch, self.device, share=share)
 
 
 def padded(batch: MicroBatch) -> MicroBatch:

@@ -4,6 +4,7 @@ Sequences go through the model as rows [S, L], padded on the right and without a
 exact: attention is causal, so a real token sees only itself and what stands left of it, and padding stands
 right of every real token; the outputs of padding positions are never selected. The vocabulary head runs on
 the selected positions alone and the softmax is taken in float32.
+With `SharedRows` a row holds one prompt and several answers to it, and a mask says what each sees.
 Invariant: log-probs are those of sampling at temperature 1 from the whole vocabulary.
 Not covered: models whose head needs more than the hidden state (refused on load); dropout is
 expected to be 0.
@@ -23,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from common.errors import PartFailed
 from common.types import Float32Array, Int32Array, MicroBatch
+from learner.prompt_rows import shared_rows
 
 ENTROPY_ELEMENTS = 1 << 22  # probabilities held at a time, 16 MiB: entropy needs no second [N, V] beside the log-probs
 
@@ -34,8 +36,8 @@ class TokenScores(NamedTuple):
     entropy: Tensor  # of the distribution that each was drawn from; detached unless the policy says otherwise
 
 
-# (input_ids [S, L], positions [N], targets [N]) → scores [N]: a Policy, or what wraps one for training.
-Scorer = Callable[[Tensor, Tensor, Tensor], TokenScores]
+# The fields of Rows or SharedRows → scores [N]: a Policy, or what wraps one for training.
+Scorer = Callable[..., TokenScores]
 
 
 class Policy(torch.nn.Module):
@@ -49,9 +51,26 @@ class Policy(torch.nn.Module):
         self.model = model
         self.entropy_gradient = entropy_gradient
 
-    def forward(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> TokenScores:
-        """Scores of `targets` [N], predicted at flat indices `positions` into rows [S, L]."""
-        hidden = self.model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+    def forward(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        targets: Tensor,
+        position_ids: Tensor | None = None,
+        visible: Tensor | None = None,
+    ) -> TokenScores:
+        """Scores of `targets` [N], predicted at flat indices `positions` into rows [S, L].
+
+        `position_ids` [S, L] and `visible` [S, 1, L, L]: other than those of causal rows (SharedRows).
+        """
+        mask = None
+        if visible is not None:
+            hidden_from = torch.finfo(self.model.dtype).min
+            mask = torch.zeros(visible.shape, dtype=self.model.dtype, device=visible.device)
+            mask = mask.masked_fill(~visible, hidden_from)
+        hidden = self.model.base_model(
+            input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
+        ).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, positions)
         logits: Tensor = self.model.get_output_embeddings()(chosen).float()
         logprobs = logits.log_softmax(-1)
@@ -76,12 +95,16 @@ def load_policy(folder: Path, dtype: torch.dtype = torch.float32, *, entropy_gra
     return policy
 
 
-def answer_scores(scorer: Scorer, batch: MicroBatch, device: torch.device | None = None) -> TokenScores:
+def answer_scores(
+    scorer: Scorer, batch: MicroBatch, device: torch.device | None = None, *, share: int = 0
+) -> TokenScores:
     """Scores of all answer tokens [Σ answer], in the order of `batch.logprobs`.
 
+    `share`: tokens up to which neighbours with equal prompts stand in one row; 0: each in its own.
     ValueError if the batch has no answer token, or a sequence has no prompt token.
     """
-    rows = pad(batch.tokens, batch.prompt_lengths, batch.answer_lengths)
+    sequences = batch.tokens, batch.prompt_lengths, batch.answer_lengths
+    rows = shared_rows(*sequences, share) if share else pad(*sequences)
     return scorer(*(torch.from_numpy(array).to(device) for array in rows))
 
 

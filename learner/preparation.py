@@ -27,4 +27,6 @@ def prepared(
     batch = settle(step, batch, config, book, ahead, programs)
     learner = config.learner
     rows = sequences(step, batch, config.algorithm, config.run.seed).rows
-    return batch, shares(step, rows, learner.ranks, learner.micro_batch_tokens, learner.minibatches)
+    return batch, shares(
+        step, rows, learner.ranks, learner.micro_batch_tokens, learner.minibatches, learner.share_prompts
+    )

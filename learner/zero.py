@@ -52,9 +52,9 @@ class Zero:
     def device(self) -> torch.device:
         return torch.device(self.engine.device)
 
-    def __call__(self, input_ids: Tensor, positions: Tensor, targets: Tensor) -> TokenScores:
+    def __call__(self, *rows: Tensor) -> TokenScores:
         """Policy.forward; under stage 3 a collective."""
-        scores: TokenScores = self.engine(input_ids, positions, targets)
+        scores: TokenScores = self.engine(*rows)
         return scores
 
     def accumulation(self) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ from common.config import Config, LearnerConfig, ModelConfig
 from common.errors import PartFailed
 from common.types import Int32Array, MicroBatch, Share
 from learner.checkpoint import read_manifest
-from learner.policy import answer_scores, load_policy, score
+from learner.policy import TokenScores, answer_scores, load_policy, score
 from learner.trainer import Trainer
 
 pytestmark = pytest.mark.real
@@ -376,6 +376,29 @@ def test_log_probs_do_not_depend_on_padding(model: Path) -> None:
     scored = score(policy, full, tokens=40)
     assert [len(s) for s in scored] == [len(f) - 1 for f in full]
     np.testing.assert_allclose(scored[0], whole.numpy(), atol=2e-6)
+
+
+def test_log_probs_do_not_depend_on_whether_a_prompt_is_shared(model: Path) -> None:
+    """Two rows of two answers and one of one; gradients, too."""
+    policy = load_policy(model)
+    one, two = batch_of(0)[:2]
+    batch = micro_batch([replace(s, prompt=p.prompt) for p in (one, two) for s in (one, two)] + [one])
+    found, rows = [], []
+
+    def scorer(*given: torch.Tensor) -> TokenScores:
+        rows.append(len(given[0]))
+        scores: TokenScores = policy(*given)
+        return scores
+
+    for share in (0, len(one.prompt) + len(one.answer) + len(two.answer)):
+        scores = answer_scores(scorer, batch, share=share)
+        gradient = torch.autograd.grad(scores.logprobs.sum(), list(policy.parameters()))
+        found.append((scores.logprobs.detach(), scores.entropy, torch.cat([g.flatten() for g in gradient])))
+    (logprobs, entropy, gradients), shared = found
+    assert rows[0] == 5 and rows[1] < 5
+    torch.testing.assert_close(shared[0], logprobs, rtol=0, atol=5e-6)
+    torch.testing.assert_close(shared[1], entropy, rtol=0, atol=1e-5)
+    torch.testing.assert_close(shared[2], gradients, rtol=1e-3, atol=1e-4)
 
 
 def test_a_missing_model_is_named(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ async def lockstep(config: Config, folder: Path, trainer: ProcessPoolExecutor) -
         made = [await run_episode(maker.make(lease, step), parts) for lease in leases]
         batch = settle(step, made, config, book, ())
         rows = sequences(step, batch, config.algorithm, config.run.seed).rows
-        (share,) = shares(step, rows, 1, config.learner.micro_batch_tokens, config.learner.minibatches)
+        (share,) = shares(
+            step, rows, 1, config.learner.micro_batch_tokens, config.learner.minibatches, config.learner.share_prompts
+        )
         loss, weights = trainer.submit(train, share).result()
         losses.append(loss)
         await load_weights(engine, weights, step + 1)
