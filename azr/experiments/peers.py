@@ -44,7 +44,11 @@ DEFAULTS = (
 )
 SAME = ("algorithm.proposals=0", "algorithm.baseline=group", "algorithm.stream_weight=tokens", "learner.loss=ppo")
 ALONE = ("eval.tasks=0", "eval.harder=0", "model.build=true")
-WAYS = (("cluster.pin=true",), ("cluster.pin=false",), ("cluster.pin=false", "learner.threads=2"))
+WAYS = tuple(
+    (pin, *more)
+    for more in ((), ("learner.share_prompts=true", "learner.micro_batch_tokens=1024"))
+    for pin in ("cluster.pin=true", "cluster.pin=false")
+)
 TASKS = 64  # of each type
 TRIAL_STEPS, TRIAL_SKIP = 10, 2  # of TRL
 
