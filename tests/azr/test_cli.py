@@ -57,6 +57,7 @@ def test_wrong_usage_exits_with_2(words: str, capsys: pytest.CaptureFixture[str]
         ["simulate", "--help"],
         ["base", "--help"],
         ["experiment", "learning", "--help"],
+        ["experiment", "peers", "--help"],
     ],
 )
 def test_help_is_there_for_every_command(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
