@@ -129,7 +129,7 @@ class RunLog:
         for state, begin, end in message.spans:
             self._event(ph="X", name=state, ts=begin * 1e6, dur=(end - begin) * 1e6, part=message.part)
         for at, tokens in message.produced:
-            self._event(ph="C", name="tokens", ts=at * 1e6, args={"tokens": tokens}, part=message.part)
+            self._event(ph="C", name=trace.TOKENS, ts=at * 1e6, args={"tokens": tokens}, part=message.part)
         if message.costs:
             self._event(ph="C", name=trace.COSTS, ts=time.time() * 1e6, args=dict(message.costs), part=message.part)
         for load in message.gpus:

@@ -2,8 +2,9 @@
 
 The trace is Chrome's format (chrome://tracing, ui.perfetto.dev): one process per part, a complete event per ledger
 state (thread STATES) and per phase of a weight push at an actor (thread PUSHES; common/push_span.py), a counter event
-per completed request, per sample of a GPU and, named COSTS, per report of what an actor's work cost, an instant event
-BEGIN where the ledger of a process begins (a part that is started again has several), and marks of the part INTAKE:
+TOKENS per completed request, one per sample of a GPU and one, COSTS, per report of what the work of an actor cost, an
+instant event BEGIN where the ledger of a process begins (a part that is started again has several), and marks of the
+part INTAKE:
 
     batch      of `step` formed; the last group came from `actor` (-1: from the journal)
     version    `version` in service; `held` 1 if it is to be evaluated before another goes out
@@ -26,6 +27,7 @@ END_OF_EVENT = ",\n"
 BEGIN = "begin"
 STATES, PUSHES = 0, 1
 COSTS = "costs"
+TOKENS = "tokens"
 INTAKE = "intake"
 
 

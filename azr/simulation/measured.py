@@ -2,7 +2,8 @@
 
 A run folder tells, of the steps after the first third: lengths and their spread, valid proposals and right answers by
 kind; how long a decoding step takes by how many sequences run, which is a least-squares fit over the requests of all
-actors (actors/tally.py), less the pauses they met; the seconds of a learner step with its snapshot, per token; of a
+actors (actors/tally.py), scaled so that as many sequences as ran, on average, make the tokens that were sampled; the
+seconds of a learner step with its snapshot, per token; of a
 checkpoint, a push and its pause; and what an executor job and the rest of a group take. The last two are measured with
 the time they wait for each other, which is taken out as if they came at random: S = W / (1 + W · rate).
 
@@ -53,12 +54,12 @@ def measured(folder: Path, config: Config) -> Costs:
     steps = steps[len(steps) // RAMP :]
     default = Costs()
     window = Window(folder, steps[0]["time"], steps[-1]["time"])
-    if not window.costs.get("generate/steps"):
+    if not (window.tokens and window.costs["generate/steps"]):
         raise ConfigError(f"{folder}/trace.json has no requests of actors: how fast they are cannot be told")
     pushes = [row for row in steps if "push/stage" in row]
     pause = float(np.mean([row["push/pause"] for row in pushes]))
     busy = window.seconds("actor-", "generate", "weight-pause")
-    decode, each = _decoding(window.costs, 1.0 - min(0.5, pause * len(pushes) * window.actors / busy))
+    decode, each = _decoding(window.costs, window.tokens, max(0.5 * busy, busy - pause * len(pushes) * window.actors))
     trained = sum(row["tokens"] + default.prompt_length * row["sequences"] for row in steps[1:])
     job, group = _rest(window, config)
     saves = window.count("trainer-0", "save")
@@ -88,10 +89,14 @@ class Window:
         self._spans = [e for e in events if e["ph"] == "X"]
         self.actors = sum(name.startswith("actor-") for name in self._names.values())
         self.length = end - begin
+        self.tokens = 0
         self.costs: Counter[str] = Counter()
         for event in events:
-            if event["ph"] == "C" and event["name"] == trace.COSTS and begin <= event["ts"] / 1e6 <= end:
-                self.costs.update(event["args"])
+            if event["ph"] == "C" and begin <= event["ts"] / 1e6 <= end:
+                if event["name"] == trace.COSTS:
+                    self.costs.update(event["args"])
+                elif event["name"] == trace.TOKENS:
+                    self.tokens += event["args"]["tokens"]
 
     def seconds(self, part: str, *states: str) -> float:
         """That parts whose names begin with `part` spent in `states`."""
@@ -128,17 +133,19 @@ def _responses(steps: Sequence[Row], kind: Kind) -> Responses | None:
     return Responses(mean, spread, float(np.mean([row[success] for row in found])))
 
 
-def _decoding(sums: Counter[str], share: float) -> tuple[float, float]:
-    """Seconds of a decoding step, and for each sequence of it, of requests that decoded in `share` of their time.
+def _decoding(sums: Counter[str], tokens: int, busy: float) -> tuple[float, float]:
+    """Seconds of a decoding step, and for each sequence of it; `tokens` came in `busy` seconds of decoding.
 
-    Neither can be negative; if all requests met the same number of sequences, all counts as latency.
+    The fit tells how the two compare, and neither can be negative; if all requests met the same number of sequences,
+    all counts as latency. By itself it promises more tokens than came, by a fifth and a third in two runs.
     """
     steps, running, squares = (sums[f"generate/{name}"] for name in ("steps", "steps_running", "steps_running2"))
     seconds, crossed = sums["generate/seconds"], sums["generate/seconds_running"]
     varied = steps * squares - running**2
     each = (steps * crossed - running * seconds) / varied if varied > 1e-6 * steps * squares else 0.0
     each = min(max(each, 0.0), seconds / running)
-    return share * (seconds - each * running) / steps, share * each
+    scale = (running / tokens) * (busy / seconds)
+    return scale * (seconds - each * running) / steps, scale * each
 
 
 def _rest(window: Window, config: Config) -> tuple[float, float]:

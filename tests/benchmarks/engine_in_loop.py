@@ -8,7 +8,8 @@ their leases, with as many groups open as the run had episodes and as many sampl
 of this process. Rounds alternate, and the ratio is within a round.
 
 `--answers N`: every answer has N tokens, by a copy of the model whose stop token is one that is never sampled; a
-proposal that does not stop is never valid, but answers are verified. 0: the answers of the preset, which stop.
+proposal that does not stop is never valid, so tasks are asked of the identity alone, but answers are verified. 0: the
+answers of the preset, which stop.
 
 Tokens/s are of requests that completed after the first fifth of the time. `running`: sequences, on average over time;
 of the loop also where the actor's time went.
@@ -178,7 +179,8 @@ def main() -> None:
         settings = [f"learner.steps={parsed.steps}", *parsed.settings]
         if parsed.answers:
             model = unstoppable(Path(base.located(load("tiny.yaml").model).path), Path(folder) / "model")
-            settings = [f"model.path={model}", "model.build=false", f"engine.max_tokens={parsed.answers}", *settings]
+            own = [f"model.path={model}", "model.build=false", f"engine.max_tokens={parsed.answers}", "seeds.tasks=0"]
+            settings = [*own, *settings]
         print("in the loop, tokens/s  (running)   raw, tokens/s  (running)   ratio   actor's time in the loop")
         for number in range(parsed.rounds):
             run = Path(folder) / f"round-{number}"

@@ -14,6 +14,7 @@ from azr.simulation.sweep import of_run
 from common.config import AlgorithmConfig, Config
 from common.types import Kind
 
+DECODING = 5.0 - 6 * 0.125  # seconds that count, less pauses
 CONFIG = Config(algorithm=AlgorithmConfig(proposals=1, solves=1, samples=2, solve_samples=1))
 
 
@@ -45,6 +46,11 @@ def a_run(folder: Path, costs: dict[str, float]) -> Path:
         _span("save", 105.75, 0.5, 2),  # the rest of the same
         _span("save", 107.0, 0.25, 2),
         *({"ph": "C", "name": "costs", "ts": at * 1e6, "args": halves, "pid": 1} for at in (104.0, 108.0)),
+        *(
+            {"ph": "C", "name": "tokens", "ts": (103.5 + i) * 1e6, "args": {"tokens": 200}, "pid": 1}
+            for i in (-1, 0, 1)
+        ),
+        {"ph": "C", "name": "gpu 0", "ts": 104e6, "args": {"busy": 0.5, "memory": 1}, "pid": 1},
         {"ph": "C", "name": "costs", "ts": 102e6, "args": {"executor/seconds": 1e6}, "pid": 1},  # too early
     ]
     (folder / "trace.json").write_text(json.dumps(events) + "\n")
@@ -70,7 +76,7 @@ REST = {"executor": 10.0, "generate": 5.0, "executor/seconds": 1.0, "episode": 5
 
 
 def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
-    """A decoding step of c sequences takes 0.1 + 0.01 c; pauses of 0.125 s, 6 of them, are a part of 5 s."""
+    """A step of c sequences seems to take 0.1 + 0.01 c; but 16.7 of them made 400 tokens in 5 s less 6 pauses."""
     alike = requests((100, 100 * 0.2, 10), (50, 50 * 0.4, 30))
     costs = measured(a_run(tmp_path, {**alike, **REST, "episode/seconds": 40.0 + 1.0 + 2.0}), CONFIG)
     assert costs.kinds[Kind.PROPOSE_DEDUCTION].length == pytest.approx(10.0)  # 6 steps of both
@@ -79,9 +85,9 @@ def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
     assert costs.kinds[Kind.SOLVE_DEDUCTION] == Responses(5.0, 0.0, 0.75)
     assert set(costs.kinds) == {Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION}
     assert (costs.stage, costs.pause, costs.step) == (0.25, 0.125, 0.0)
-    decoding = 1 - 6 * 0.125 / 5
-    assert costs.decode == pytest.approx(0.1 * decoding)
-    assert costs.decode_each == pytest.approx(0.01 * decoding)
+    running = (100 * 10 + 50 * 30) / 150
+    assert running / (costs.decode + running * costs.decode_each) == pytest.approx(400 / DECODING)
+    assert costs.decode / costs.decode_each == pytest.approx(0.1 / 0.01)
     assert costs.step_token == pytest.approx((2.0 + 0.5) / (5 * (50 + 8 * costs.prompt_length)))
     assert costs.save == pytest.approx((0.75 + 0.25) / 2)
     assert costs.job == pytest.approx(2 * 0.1 / (1 + 0.1 * 2.0))  # 2 a second, 0.1 s each, 2 for a request
@@ -96,5 +102,5 @@ def test_a_decoding_step_costs_nothing_negative(tmp_path: Path) -> None:
     alike = measured(a_run(tmp_path, {**requests((100, 50.0, 10), (100, 20.0, 10)), **REST}), CONFIG)
     steep = measured(a_run(tmp_path, {**requests((100, 10.0, 10), (100, 50.0, 20)), **REST}), CONFIG)
     assert faster.decode_each == alike.decode_each == 0.0 and faster.decode > 0
-    assert faster.decode == alike.decode == pytest.approx(0.35 * (1 - 6 * 0.125 / 5))
+    assert faster.decode == pytest.approx(15 * DECODING / 400) and alike.decode == pytest.approx(10 * DECODING / 400)
     assert steep.decode == pytest.approx(0.0) and steep.decode_each > 0
