@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr import base, gpus, model_check
+from azr import base, gpus, model_check, placement
 from azr.finding import Finding
 from azr.footprint import Process, checkpoint_bytes, on_gpus, processes, requested_cpus
 from azr.gpu_needs import GpuNeeds, lacking, lines, needs
@@ -85,6 +85,7 @@ def examine(
             if not config.cluster.address:
                 findings += _gpus(asked, free_gpus())
     findings += model_check.held_out(config) if config.learner.trainers else _without_learner(config)
+    findings += placement.missing(config)
     findings += _parts(machine)
     findings += _cluster(config, listens)
     return Examination(config, machine, shape, started, tuple(findings), asked)

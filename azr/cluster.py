@@ -21,6 +21,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from azr.footprint import CPUS, requested_cpus
+from azr.placement import Placement, keep_to
 from azr.processes import ActorProcess, IntakeProcess, Process, ShardProcess, TrainerProcess
 from azr.reporting import ShardReports
 from azr.wiring import Endpoint, Network
@@ -44,21 +45,6 @@ class Part:
     key: bytes = b""  # public; empty on ipc
 
 
-@dataclass(frozen=True)
-class Placement:
-    """Cores of each role; empty: all. The executor, with its many short processes, goes where there is room."""
-
-    engine: tuple[int, ...] = ()
-    learner: tuple[int, ...] = ()
-
-    @classmethod
-    def of(cls, config: Config) -> Placement:
-        cores = sorted(os.sched_getaffinity(0))
-        if not config.cluster.pin or config.cluster.address or len(cores) < 2:
-            return cls()
-        return cls(tuple(cores[: len(cores) // 2]), tuple(cores[len(cores) // 2 :]))
-
-
 @dataclass
 class Cluster:
     """The parts of one run, or of several one after the other (`change`).
@@ -71,15 +57,20 @@ class Cluster:
     folder: Path
     resume: tuple[int, Path | None] | None = None
     started_ray: Callable[[], None] = lambda: None  # called when Ray's own processes are up
+    placement: Placement = field(init=False)
     parts: dict[str, Part] = field(default_factory=dict)
     shards: list[Endpoint] = field(default_factory=list)
     intake: Endpoint | None = None
     reports: ShardReports = field(default_factory=ShardReports)
 
+    def __post_init__(self) -> None:
+        self.placement = Placement.of(self.config, os.sched_getaffinity(0))
+
     # -- start ---------------------------------------------------------------------------------------------------
 
     async def start(self, progress: Callable[[str], None]) -> None:
         """Everything up to running episodes. Raises PartFailed naming the part that did not come up."""
+        keep_to(self.placement.ray)  # Ray's processes inherit it
         await asyncio.to_thread(self._start_ray, progress)
         self.started_ray()
         progress("starting intake, executor, learner and engines")
@@ -107,12 +98,11 @@ class Cluster:
 
     async def _begin(self) -> None:
         config, step = self.config, self.resume[0] if self.resume else 0
-        placement = Placement.of(config)
-        intake = self._create("intake", IntakeProcess, placement.learner)
-        shards = [self._kept(f"executor-{i}", ShardProcess, ()) for i in range(config.executor.shards)]
+        intake = self._create("intake", IntakeProcess)
+        shards = [self._kept(f"executor-{i}", ShardProcess) for i in range(config.executor.shards)]
         trainers = range(config.learner.trainers)
-        ranks = [self._create(f"trainer-{i}", TrainerProcess, placement.learner) for i in trainers]
-        actors = [self._kept(f"actor-{i}", ActorProcess, placement.engine) for i in range(config.engine.actors)]
+        ranks = [self._create(f"trainer-{i}", TrainerProcess) for i in trainers]
+        actors = [self._kept(f"actor-{i}", ActorProcess) for i in range(config.engine.actors)]
         for part in self.parts.values():
             await self._placed(part)
         await self._introduce(*actors, *ranks)
@@ -149,19 +139,19 @@ class Cluster:
                 "ray", f"did not start: {error}", hint="see `ray status`; is another Ray in the way?"
             ) from error
 
-    def _create(self, name: str, cls: type[Process], cores: tuple[int, ...]) -> Part:
+    def _create(self, name: str, cls: type[Process]) -> Part:
         role = name.partition("-")[0]
         remote = ray.remote(num_cpus=CPUS[role], max_restarts=0, max_concurrency=64 if role != "trainer" else 4)(cls)
         log_file = self.folder / "logs" / f"{name}.log"
         old = self.parts.get(name)
-        part = Part(name, remote.remote(name, self.network, self.folder, cores, log_file))
+        part = Part(name, remote.remote(name, self.network, self.folder, self.placement.role(role), log_file))
         part.restarts = old.restarts + 1 if old else 0
         self.parts[name] = part
         return part
 
-    def _kept(self, name: str, cls: type[Process], cores: tuple[int, ...]) -> Part:
+    def _kept(self, name: str, cls: type[Process]) -> Part:
         """The part of the run before, if there was one."""
-        return self.parts.get(name) or self._create(name, cls, cores)
+        return self.parts.get(name) or self._create(name, cls)
 
     async def _placed(self, part: Part) -> None:
         """PartFailed if Ray finds no room for `part` within cluster.placement_timeout."""
@@ -249,7 +239,7 @@ class Cluster:
             await self._restart_actor(part.name, int(index))
 
     async def _restart_shard(self, name: str, index: int) -> None:
-        part = self._create(name, ShardProcess, ())
+        part = self._create(name, ShardProcess)
         await self._placed(part)
         actors = [p for n, p in self.parts.items() if n.startswith("actor")]
         await part.handle.allow.remote([p.key for p in actors])
@@ -264,7 +254,7 @@ class Cluster:
                     ray.kill(actor.handle)  # dead, or waiting at the old address; started again it gets the new one
 
     async def _restart_actor(self, name: str, index: int) -> None:
-        part = self._create(name, ActorProcess, Placement.of(self.config).engine)
+        part = self._create(name, ActorProcess)
         await self._placed(part)
         await self._introduce(part)
         await self._within(part, part.handle.start.remote(index))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from azr.log_file import redirect
+from azr.placement import keep_to
 from azr.reporting import Reporter
 from azr.wiring import CREDITS, Endpoint, Network, free_port, own_address
 from common import messages as m
@@ -42,8 +43,7 @@ class Process:
 
     def __init__(self, part: str, network: Network, folder: Path, cores: Sequence[int], log: Path) -> None:
         self.part = part
-        if cores:
-            os.sched_setaffinity(0, cores)
+        keep_to(cores)
         self.assign(network, folder, log)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True)
         self.security = network.security()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from common.cores import CoresConfig
 
 
 @dataclass(frozen=True)
@@ -10,6 +12,7 @@ class ClusterConfig:
     address: str = ""  # empty: a Ray of our own on this machine
     cpus: int = 2  # logical CPUs offered to a Ray of our own
     pin: bool = False  # engines on one half of this machine's cores, learner and intake on the other
+    cores: CoresConfig = field(default_factory=CoresConfig)  # by role; stronger than pin
     start_timeout: float = 240.0
     placement_timeout: float = 30.0
     push_timeout: float = 60.0  # each phase of a weight push; a member that takes longer leaves service
@@ -31,5 +34,10 @@ class ClusterConfig:
                 self.watchdog_end == 0 or self.watchdog_end >= self.watchdog,
                 "cluster.watchdog_end must be 0 (never) or at least cluster.watchdog, which tells what the matter is",
             ),
+            (
+                not self.address or self.cores == CoresConfig(),
+                "cluster.cores are of this machine: with cluster.address leave them empty",
+            ),
+            *self.cores.rules,
             (self.transport in ("auto", "ipc", "tcp"), "cluster.transport must be auto, ipc or tcp"),
         ]
