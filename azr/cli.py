@@ -186,6 +186,18 @@ def _parser() -> argparse.ArgumentParser:
     staleness.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
     _add_place(staleness, "runs/staleness")
     staleness.set_defaults(command=_staleness)
+
+    overlap = questions.add_parser(
+        "overlap",
+        help="what generating and training at once brings on this machine",
+        description="Runs of CONFIG (overlap.yaml) back to back, for each seed: lock-step, overlap, and lock-step with "
+        "all cores in each phase. Writes results.json, runs.csv, table.md and overlap.svg.",
+    )
+    _add_settings(overlap)
+    overlap.add_argument("--pairs", metavar="N", type=int, default=3, help="seeds (default: %(default)s)")
+    overlap.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/overlap"), help="default: %(default)s")
+    overlap.add_argument("--resume", action="store_true", help="finish what is in DIR; finished runs are kept")
+    overlap.set_defaults(command=_overlap)
     add_peers(questions, _add_settings, _split)
     return parser
 
@@ -348,6 +360,13 @@ def _staleness(parsed: argparse.Namespace) -> int:
     losses = tuple(Loss.parse(loss) for loss in parsed.losses.split(","))
     plan = Plan(etas, losses, tuple(filter(None, parsed.kv.split(","))), parsed.seeds, parsed.steps)
     return 0 if staleness(preset, overrides, plan, parsed.out, resume=parsed.resume) else FAILED
+
+
+def _overlap(parsed: argparse.Namespace) -> int:
+    from azr.experiments.overlap import Plan, overlap
+
+    preset, overrides = _split(parsed, fallback=Path("overlap.yaml"))
+    return 0 if overlap(preset, overrides, Plan(parsed.pairs), parsed.out, resume=parsed.resume) else FAILED
 
 
 if __name__ == "__main__":

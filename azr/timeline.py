@@ -84,6 +84,17 @@ class Timeline:
     def process(self, name: str) -> Process | None:
         return next((process for process in self.processes if process.name == name), None)
 
+    def between(self, begin: float, end: float) -> Timeline:
+        """What of the processes and marks lies there; samples of GPUs have no place in time and are left out."""
+        processes = [Process(p.name, tuple(_clipped(life, begin, end) for life in p.lives)) for p in self.processes]
+        kept = [Process(p.name, tuple(filter(None, p.lives))) for p in processes if any(p.lives)]
+        return Timeline(tuple(kept), tuple(mark for mark in self.marks if begin < mark.at <= end), ())
+
+
+def _clipped(life: Sequence[Span], begin: float, end: float) -> tuple[Span, ...]:
+    cut = [Span(span.state, max(span.begin, begin), min(span.end, end)) for span in life]
+    return tuple(span for span in cut if span.begin < span.end)
+
 
 def read(folder: Path) -> Timeline:
     """Of a run, also while it goes on or if it was cut short. ConfigError if there is no trace to be read."""
