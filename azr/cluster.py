@@ -124,6 +124,7 @@ class Cluster:
         progress("starting Ray")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's 15 the analysis, at 19, is no longer behind us
         address = self.config.cluster.address
         own: dict[str, Any] = {"num_cpus": self.config.cluster.cpus, "object_store_memory": OBJECT_STORE}
         try:
