@@ -15,7 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from azr.experiments.commands import add_peers
+from azr.arguments import add_settings, run_folder, split
+from azr.experiments.commands import add_experiments
 from azr.shadow import require_own_packages
 from common.errors import AzrError, ConfigError
 
@@ -69,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train as CONFIG says; the run folder is runs/NAME. With --resume, the run's own "
         "config.yaml is used.",
     )
-    _add_settings(train)
+    add_settings(train)
     train.add_argument("--resume", metavar="RUN", help="continue a run: its folder, or its name in runs/")
     train.set_defaults(command=_train)
 
@@ -79,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Print the resolved configuration, the processes of the run with their memory, and what is "
         "missing or does not fit. Starts nothing.",
     )
-    _add_settings(check)
+    add_settings(check)
     check.set_defaults(command=_check)
 
     base = commands.add_parser(
@@ -141,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         "and trainer that cost time and do no work: costs.KEY=VALUE, see docs/simulation.md. Prints a table and writes "
         "simulation.json and simulation.svg.",
     )
-    _add_settings(simulation)
+    add_settings(simulation)
     simulation.add_argument("--from", dest="run", metavar="RUN", help="take costs and configuration of a real run")
     simulation.add_argument("--actors", metavar="N,...", help="default: engine.actors of CONFIG")
     simulation.add_argument(
@@ -150,87 +151,15 @@ def _parser() -> argparse.ArgumentParser:
     simulation.set_defaults(command=_simulate)
 
     experiment = commands.add_parser("experiment", help="answer a question with many runs, seeds and intervals")
-    questions = experiment.add_subparsers(title="experiments", metavar="EXPERIMENT", required=True)
-    learning = questions.add_parser(
-        "learning",
-        help="what self-play teaches, against controls",
-        description="Runs of CONFIG (tiny.yaml) over base seeds and RL seeds, and controls on the first base: shuffled "
-        "rewards, a proposer that is not trained, tasks from the grammar, tasks proposed once by the base. Writes "
-        "results.json, table.md, learning.svg and proposals.svg.",
-    )
-    _add_settings(learning)
-    learning.add_argument("--seeds", metavar="N", type=int, default=3, help="RL seeds (default: %(default)s)")
-    learning.add_argument("--bases", metavar="M", type=int, default=2, help="base models (default: %(default)s)")
-    learning.add_argument("--control-seeds", metavar="N", type=int, help="RL seeds of controls (default: as --seeds)")
-    learning.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
-    learning.add_argument("--only", metavar="CELL,...", help="only these of azr and the controls")
-    _add_place(learning, "runs/learning")
-    learning.set_defaults(command=_learning)
-
-    staleness = questions.add_parser(
-        "staleness",
-        help="what samples of older weights cost, and which loss bears them",
-        description="Runs of CONFIG (tiny.yaml) over η, losses, KV policies and RL seeds, with exact staleness, on one "
-        "Ray and one set of engines. Writes runs.csv, results.json, table.md, two drawings and staleness.html.",
-    )
-    _add_settings(staleness)
-    staleness.add_argument("--etas", metavar="N,...", default="0,4,16", help="default: %(default)s")
-    staleness.add_argument(
-        "--losses",
-        metavar="LOSS[:MINIBATCHES],...",
-        default="reinforce,ppo,decoupled:4",
-        help="default: %(default)s",
-    )
-    staleness.add_argument("--kv", metavar="POLICY,...", default="", help="recompute, keep, salt (default: as in CONFIG)")
-    staleness.add_argument("--seeds", metavar="N", type=int, default=3, help="RL seeds (default: %(default)s)")
-    staleness.add_argument("--steps", metavar="S", type=int, help="of training (default: as in CONFIG)")
-    _add_place(staleness, "runs/staleness")
-    staleness.set_defaults(command=_staleness)
-
-    overlap = questions.add_parser(
-        "overlap",
-        help="what generating and training at once brings on this machine",
-        description="Runs of CONFIG (overlap.yaml) back to back, for each seed: lock-step, overlap, and lock-step with "
-        "all cores in each phase. Writes results.json, runs.csv, table.md and overlap.svg.",
-    )
-    _add_settings(overlap)
-    overlap.add_argument("--pairs", metavar="N", type=int, default=3, help="seeds (default: %(default)s)")
-    overlap.add_argument("--out", metavar="DIR", type=Path, default=Path("runs/overlap"), help="default: %(default)s")
-    overlap.add_argument("--resume", action="store_true", help="finish what is in DIR; finished runs are kept")
-    overlap.set_defaults(command=_overlap)
-    add_peers(questions, _add_settings, _split)
+    add_experiments(experiment.add_subparsers(title="experiments", metavar="EXPERIMENT", required=True))
     return parser
-
-
-def _add_place(parser: argparse.ArgumentParser, folder: str) -> None:
-    parser.add_argument("--out", metavar="DIR", type=Path, default=Path(folder), help="default: %(default)s")
-    parser.add_argument("--resume", action="store_true", help="finish what is in DIR; finished runs are kept")
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="CONFIG [key=value ...]",
-        help="a YAML file or the name of a preset in configs/, then single settings such as learner.steps=10",
-    )
-
-
-def _split(parsed: argparse.Namespace, *, fallback: Path | None = None) -> tuple[Path, list[str]]:
-    files = [word for word in parsed.settings if "=" not in word]
-    overrides = [word for word in parsed.settings if "=" in word]
-    if len(files) > 1:
-        raise ConfigError(f"one configuration at a time, not {' and '.join(files)}; write settings as key=value")
-    if not files and fallback is None:
-        raise ConfigError("which configuration? Name a YAML file, for instance configs/tiny.yaml")
-    return Path(files[0]) if files else fallback or Path(), overrides
 
 
 def _train(parsed: argparse.Namespace) -> int:
     from common.config import load
 
-    run = _run_folder(parsed.resume) if parsed.resume else None
-    path, overrides = _split(parsed, fallback=run / "config.yaml" if run else None)
+    run = run_folder(parsed.resume) if parsed.resume else None
+    path, overrides = split(parsed, fallback=run / "config.yaml" if run else None)
     if run and path != run / "config.yaml":
         raise ConfigError(f"a resumed run keeps its own configuration: leave out {path}; key=value settings are fine")
     config = load(path, overrides)
@@ -241,19 +170,12 @@ def _train(parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _run_folder(run: str) -> Path:
-    for folder in (Path(run), Path("runs") / run):
-        if (folder / "config.yaml").exists():
-            return folder
-    raise ConfigError(f"no run at {run}: neither {run} nor runs/{run} has a config.yaml")
-
-
 def _check(parsed: argparse.Namespace) -> int:
     from azr.check import examine, report
     from azr.machine import inspect
     from common.config import load
 
-    path, overrides = _split(parsed)
+    path, overrides = split(parsed)
     config = load(path, overrides)
     result = examine(config, inspect(Path(config.run.folder)))
     print(report(result))
@@ -312,7 +234,7 @@ def _execute(parsed: argparse.Namespace) -> int:
 def _report(parsed: argparse.Namespace) -> int:
     from azr.report import report
 
-    text, sound = report(_run_folder(parsed.run))
+    text, sound = report(run_folder(parsed.run))
     print(text)
     return 0 if sound else FAILED
 
@@ -320,14 +242,14 @@ def _report(parsed: argparse.Namespace) -> int:
 def _replay(parsed: argparse.Namespace) -> int:
     from azr.replay import replay
 
-    return 0 if replay(_run_folder(parsed.run), parsed.settings) else FAILED
+    return 0 if replay(run_folder(parsed.run), parsed.settings) else FAILED
 
 
 def _simulate(parsed: argparse.Namespace) -> int:
     costs = [word.removeprefix("costs.") for word in parsed.settings if word.startswith("costs.")]
     parsed.settings = [word for word in parsed.settings if not word.startswith("costs.")]
-    run = _run_folder(parsed.run) if parsed.run else None
-    path, overrides = _split(parsed, fallback=run / "config.yaml" if run else Path("tiny.yaml"))
+    run = run_folder(parsed.run) if parsed.run else None
+    path, overrides = split(parsed, fallback=run / "config.yaml" if run else Path("tiny.yaml"))
     from azr.simulation.sweep import prepared, sweep
     from common.config import load
 
@@ -338,35 +260,6 @@ def _simulate(parsed: argparse.Namespace) -> int:
         raise ConfigError(f"--actors={parsed.actors}: write numbers, separated by commas") from None
     sweep(config, prepared(config, costs, run), actors, parsed.out, run)
     return 0
-
-
-def _learning(parsed: argparse.Namespace) -> int:
-    from azr.experiments.learning import Plan, learning
-
-    preset, overrides = _split(parsed, fallback=Path("tiny.yaml"))
-    cells = {} if parsed.only is None else {"only": tuple(parsed.only.split(","))}
-    plan = Plan(parsed.seeds, parsed.bases, parsed.control_seeds, parsed.steps, **cells)
-    return 0 if learning(preset, overrides, plan, parsed.out, resume=parsed.resume) else FAILED
-
-
-def _staleness(parsed: argparse.Namespace) -> int:
-    from azr.experiments.staleness import Loss, Plan, staleness
-
-    preset, overrides = _split(parsed, fallback=Path("tiny.yaml"))
-    try:
-        etas = tuple(int(eta) for eta in parsed.etas.split(","))
-    except ValueError:
-        raise ConfigError(f"--etas={parsed.etas}: write numbers, separated by commas") from None
-    losses = tuple(Loss.parse(loss) for loss in parsed.losses.split(","))
-    plan = Plan(etas, losses, tuple(filter(None, parsed.kv.split(","))), parsed.seeds, parsed.steps)
-    return 0 if staleness(preset, overrides, plan, parsed.out, resume=parsed.resume) else FAILED
-
-
-def _overlap(parsed: argparse.Namespace) -> int:
-    from azr.experiments.overlap import Plan, overlap
-
-    preset, overrides = _split(parsed, fallback=Path("overlap.yaml"))
-    return 0 if overlap(preset, overrides, Plan(parsed.pairs), parsed.out, resume=parsed.resume) else FAILED
 
 
 if __name__ == "__main__":

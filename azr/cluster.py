@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,9 +62,10 @@ class Cluster:
     shards: list[Endpoint] = field(default_factory=list)
     intake: Endpoint | None = None
     reports: ShardReports = field(default_factory=ShardReports)
+    usable: Collection[int] = field(default_factory=lambda: os.sched_getaffinity(0))  # cores of the whole run
 
     def __post_init__(self) -> None:
-        self.placement = Placement.of(self.config, os.sched_getaffinity(0))
+        self.placement = Placement.of(self.config, self.usable)
 
     # -- start ---------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ class Host:
 
     def __init__(self, guard: Guard, sockets: Path) -> None:
         self._guard, self._sockets = guard, sockets
+        self._cores = os.sched_getaffinity(0)  # a cluster keeps this process to those of Ray
         self._cluster: Cluster | None = None
 
     async def perform(self, run: Run) -> dict[str, Any]:
@@ -81,7 +83,8 @@ class Host:
 
         network = self._network(run)
         if self._cluster is None:
-            cluster = self._cluster = Cluster(run.config, network, run.folder, run.start, self._guard.remember)
+            found = Cluster(run.config, network, run.folder, run.start, self._guard.remember, usable=self._cores)
+            cluster = self._cluster = found
             await cluster.start(view.progress)
         else:
             cluster = self._cluster
