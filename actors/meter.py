@@ -82,8 +82,8 @@ class Meter:
         self._produced.append((now, tokens))
         area = self.tally.running(now, self._engine.running) - before
         if now > began:
-            longest = max(len(completion.tokens) for completion in completions)
-            self.tally.request(longest, now - began, area / (now - began))
+            lengths = [len(completion.tokens) for completion in completions]
+            self.tally.request(lengths, now - began, area / (now - began))
         return completions
 
     def drain_produced(self) -> tuple[tuple[float, int], ...]:

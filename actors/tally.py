@@ -1,9 +1,9 @@
 """What an actor's work costs, as sums from which a simulation can fit its costs (azr/simulation/measured.py).
 
 Of each `what` (generate, executor, episode, pause): how many ended, and their `what/seconds` together. Of requests to
-the engine besides, with L the tokens of a request's longest sample, T its seconds and c the sequences that ran
-meanwhile, on average over time: the sums of L, Lc, Lc² and Tc, which are what a least-squares fit of T = L (a + b c)
-with weights 1/L needs.
+the engine besides, with n samples of T tokens in all, L in the longest of them, S seconds, and c sequences in the
+engine meanwhile (those that wait for their prefill included), on average over time: the sums of n, T, nL, nS, and of
+c, L, Lc, Lc², Sc for a least-squares fit; and the integral of c over time, `generate/area`.
 
 Not exact: c is interpolated between the moments at which requests begin and end.
 """
@@ -11,6 +11,7 @@ Not exact: c is interpolated between the moments at which requests begin and end
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 
 class Tally:
@@ -25,13 +26,22 @@ class Tally:
 
     def running(self, now: float, sequences: int, more: int = 0) -> float:
         """The integral until `now`, in sequences · seconds. `sequences` run, and `more` begin now."""
-        self._area += (self._level + sequences) / 2 * (now - self._since)
+        grown = (self._level + sequences) / 2 * (now - self._since)
+        self._area += grown
+        if grown:
+            self._sums["generate/area"] += grown
         self._level, self._since = sequences + more, now
         return self._area
 
-    def request(self, longest: int, seconds: float, running: float) -> None:
-        """`longest`: tokens; `running`: sequences, on average over `seconds`."""
+    def request(self, lengths: Sequence[int], seconds: float, running: float) -> None:
+        """`lengths`: tokens of each sample; `running`: sequences, on average over `seconds`."""
+        samples, longest = len(lengths), max(lengths)
         for name, value in (
+            ("samples", samples),
+            ("tokens", sum(lengths)),
+            ("samples_steps", samples * longest),
+            ("samples_seconds", samples * seconds),
+            ("running", running),
             ("steps", longest),
             ("steps_running", longest * running),
             ("steps_running2", longest * running**2),

@@ -47,6 +47,7 @@ class Costs:
     right: float = 0.3  # of answers
     kinds: Mapping[Kind, Responses] = field(default_factory=dict)
     prompt_length: float = 30.0
+    prefill: float = 0.0  # seconds from asking the engine to the first decoding step
     decode: float = 0.004  # seconds of a decoding step, however few sequences run
     decode_each: float = 0.0001  # and for each of them
     job: float = 0.002  # seconds a program or the answers of a group occupy an executor shard

@@ -1,9 +1,8 @@
 """Costs of a simulation, as a real run says.
 
 A run folder tells, of the steps after the first third: lengths and their spread, valid proposals and right answers by
-kind; how long a decoding step takes by how many sequences run, which is a least-squares fit over the requests of all
-actors (actors/tally.py), scaled so that as many sequences as ran, on average, make the tokens that were sampled; the
-seconds of a learner step with its snapshot, per token; of a
+kind; how long a request waits before it decodes, and a decoding step takes by how many sequences run, from sums over
+the requests of all actors (actors/tally.py); the seconds of a learner step with its snapshot, per token; of a
 checkpoint, a push and its pause; and what an executor job and the rest of a group take. The last two are measured with
 the time they wait for each other, which is taken out as if they came at random: S = W / (1 + W · rate).
 
@@ -54,18 +53,19 @@ def measured(folder: Path, config: Config) -> Costs:
     steps = steps[len(steps) // RAMP :]
     default = Costs()
     window = Window(folder, steps[0]["time"], steps[-1]["time"])
-    if not (window.tokens and window.costs["generate/steps"]):
+    if not window.costs["generate/tokens"]:
         raise ConfigError(f"{folder}/trace.json has no requests of actors: how fast they are cannot be told")
     pushes = [row for row in steps if "push/stage" in row]
     pause = float(np.mean([row["push/pause"] for row in pushes]))
     busy = window.seconds("actor-", "generate", "weight-pause")
-    decode, each = _decoding(window.costs, window.tokens, max(0.5 * busy, busy - pause * len(pushes) * window.actors))
+    prefill, decode, each = _decoding(window.costs, max(0.5 * busy, busy - pause * len(pushes) * window.actors))
     trained = sum(row["tokens"] + default.prompt_length * row["sequences"] for row in steps[1:])
     job, group = _rest(window, config)
     saves = window.count("trainer-0", "save")
     return dataclasses.replace(
         default,
         kinds={kind: found for kind in config.algorithm.streams if (found := _responses(steps, kind)) is not None},
+        prefill=prefill,
         decode=decode,
         decode_each=each,
         job=job,
@@ -89,14 +89,10 @@ class Window:
         self._spans = [e for e in events if e["ph"] == "X"]
         self.actors = sum(name.startswith("actor-") for name in self._names.values())
         self.length = end - begin
-        self.tokens = 0
         self.costs: Counter[str] = Counter()
         for event in events:
-            if event["ph"] == "C" and begin <= event["ts"] / 1e6 <= end:
-                if event["name"] == trace.COSTS:
-                    self.costs.update(event["args"])
-                elif event["name"] == trace.TOKENS:
-                    self.tokens += event["args"]["tokens"]
+            if event["ph"] == "C" and event["name"] == trace.COSTS and begin <= event["ts"] / 1e6 <= end:
+                self.costs.update(event["args"])
 
     def seconds(self, part: str, *states: str) -> float:
         """That parts whose names begin with `part` spent in `states`."""
@@ -133,19 +129,27 @@ def _responses(steps: Sequence[Row], kind: Kind) -> Responses | None:
     return Responses(mean, spread, float(np.mean([row[success] for row in found])))
 
 
-def _decoding(sums: Counter[str], tokens: int, busy: float) -> tuple[float, float]:
-    """Seconds of a decoding step, and for each sequence of it; `tokens` came in `busy` seconds of decoding.
+def _decoding(sums: Counter[str], busy: float) -> tuple[float, float, float]:
+    """Seconds before a request decodes, of a decoding step, and for each sequence of it; actors decoded for `busy`.
 
-    The fit tells how the two compare, and neither can be negative; if all requests met the same number of sequences,
-    all counts as latency. By itself it promises more tokens than came, by a fifth and a third in two runs.
+    A sample of l tokens is in the engine for d + s l seconds, its request for d + s L. Over all samples, the first sum
+    to the integral of sequences over time (Little's law) and the second to the sum of nS, which gives d and s. How much
+    of s depends on the number of sequences is a least-squares fit of S − d = L (a + b c), with weights 1/L.
     """
+    samples, tokens, area = (sums[f"generate/{name}"] for name in ("samples", "tokens", "area"))
+    longest, waited = sums["generate/samples_steps"], sums["generate/samples_seconds"]
     steps, running, squares = (sums[f"generate/{name}"] for name in ("steps", "steps_running", "steps_running2"))
-    seconds, crossed = sums["generate/seconds"], sums["generate/seconds_running"]
+    most = area / tokens  # if nothing came before decoding
+    step = (waited - area) / (longest - tokens) if longest > tokens else most
+    step = min(max(step, 0.01 * most), most)
+    before = (area - step * tokens) / samples
+    seconds = sums["generate/seconds"] - before * sums["generate"]
+    crossed = sums["generate/seconds_running"] - before * sums["generate/running"]
     varied = steps * squares - running**2
     each = (steps * crossed - running * seconds) / varied if varied > 1e-6 * steps * squares else 0.0
-    each = min(max(each, 0.0), seconds / running)
-    scale = (running / tokens) * (busy / seconds)
-    return scale * (seconds - each * running) / steps, scale * each
+    share = min(max(each * running / seconds, 0.0), 1.0) if seconds > 0 else 0.0
+    decoding = step * tokens / busy  # sequences, on average
+    return before, (1.0 - share) * step, share * step / decoding
 
 
 def _rest(window: Window, config: Config) -> tuple[float, float]:

@@ -163,6 +163,8 @@ class SimulatedActor:
         self._samples += len(lengths)
         self._note()
         try:
+            if self._costs.prefill:
+                await asyncio.sleep(self._costs.prefill)
             return await self.engine.generate(lengths)
         finally:
             self._samples -= len(lengths)

@@ -11,15 +11,21 @@ def test_sequences_that_run_are_interpolated_between_moments() -> None:
     between = tally.running(12.0, 2, more=2)  # 4 → 2: 6 sequence seconds
     end = tally.running(13.0, 4)  # 4 → 4
     assert (between - begin, end - begin) == (6.0, 10.0)
+    assert tally.drain() == {"generate/area": 10.0}
 
 
 def test_sums_are_those_of_a_weighted_fit_and_begin_anew() -> None:
     tally = Tally()
-    tally.request(10, 2.0, 3.0)
-    tally.request(20, 1.0, 5.0)
+    tally.request([10, 4], 2.0, 3.0)
+    tally.request([20], 1.0, 5.0)
     tally.ended("executor", 0.5)
     tally.ended("executor", 0.25)
     assert tally.drain() == {
+        "generate/samples": 3,
+        "generate/tokens": 34,
+        "generate/samples_steps": 40,
+        "generate/samples_seconds": 5.0,
+        "generate/running": 8.0,
         "generate/steps": 30.0,
         "generate/steps_running": 130.0,
         "generate/steps_running2": 590.0,

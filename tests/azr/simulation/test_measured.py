@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from azr.simulation.costs import Responses
+from actors.tally import Tally
+from azr.simulation.costs import Costs, Responses
 from azr.simulation.measured import measured
 from azr.simulation.sweep import of_run
 from common.config import AlgorithmConfig, Config
@@ -61,33 +62,32 @@ def _span(state: str, begin: float, seconds: float, pid: int) -> dict[str, Any]:
     return {"ph": "X", "name": state, "ts": begin * 1e6, "dur": seconds * 1e6, "pid": pid}
 
 
-def requests(*found: tuple[float, float, float]) -> dict[str, float]:
-    """Sums of actors/tally.py over (tokens of the longest sample, seconds, sequences that ran)."""
-    return {
-        "generate/steps": sum(length for length, _, _ in found),
-        "generate/steps_running": sum(length * running for length, _, running in found),
-        "generate/steps_running2": sum(length * running**2 for length, _, running in found),
-        "generate/seconds": sum(seconds for _, seconds, _ in found),
-        "generate/seconds_running": sum(seconds * running for _, seconds, running in found),
-    }
+def requests(before: float, *found: tuple[list[int], float, float]) -> dict[str, float]:
+    """Sums of actors/tally.py over (tokens of samples, seconds of a step, sequences), in an engine with that wait."""
+    tally = Tally()
+    for lengths, step, running in found:
+        seconds = before + step * max(lengths)
+        tally.request(lengths, seconds, running)
+        tally.ended("generate", seconds)
+    area = sum(before + step * length for lengths, step, _ in found for length in lengths)
+    return {**tally.drain(), "generate/area": area}
 
 
-REST = {"executor": 10.0, "generate": 5.0, "executor/seconds": 1.0, "episode": 5.0, "episode/seconds": 1e3}
+REST = {"executor": 10.0, "executor/seconds": 1.0, "episode": 5.0, "episode/seconds": 1e3}
 
 
 def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
-    """A step of c sequences seems to take 0.1 + 0.01 c; but 16.7 of them made 400 tokens in 5 s less 6 pauses."""
-    alike = requests((100, 100 * 0.2, 10), (50, 50 * 0.4, 30))
-    costs = measured(a_run(tmp_path, {**alike, **REST, "episode/seconds": 40.0 + 1.0 + 2.0}), CONFIG)
+    """A decoding step takes 0.2 s whatever runs, after a wait of 2 s: two requests of one sample, three of two."""
+    found = requests(2.0, *[([100], 0.2, 10)] * 2, *[([100, 20], 0.2, 10)] * 3)
+    busy = found["generate/seconds"]
+    costs = measured(a_run(tmp_path, {**found, **REST, "episode/seconds": busy + 1.0 + 2.0}), CONFIG)
     assert costs.kinds[Kind.PROPOSE_DEDUCTION].length == pytest.approx(10.0)  # 6 steps of both
     assert costs.kinds[Kind.PROPOSE_DEDUCTION].spread == pytest.approx(0.5)  # deviations 3 within and 4 between steps
     assert costs.kinds[Kind.PROPOSE_DEDUCTION].success == pytest.approx(1 / 3)
     assert costs.kinds[Kind.SOLVE_DEDUCTION] == Responses(5.0, 0.0, 0.75)
     assert set(costs.kinds) == {Kind.PROPOSE_DEDUCTION, Kind.SOLVE_DEDUCTION}
     assert (costs.stage, costs.pause, costs.step) == (0.25, 0.125, 0.0)
-    running = (100 * 10 + 50 * 30) / 150
-    assert running / (costs.decode + running * costs.decode_each) == pytest.approx(400 / DECODING)
-    assert costs.decode / costs.decode_each == pytest.approx(0.1 / 0.01)
+    assert [costs.prefill, costs.decode] == pytest.approx([2.0, 0.2])
     assert costs.step_token == pytest.approx((2.0 + 0.5) / (5 * (50 + 8 * costs.prompt_length)))
     assert costs.save == pytest.approx((0.75 + 0.25) / 2)
     assert costs.job == pytest.approx(2 * 0.1 / (1 + 0.1 * 2.0))  # 2 a second, 0.1 s each, 2 for a request
@@ -96,11 +96,24 @@ def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
     assert of_run(tmp_path)["mean_staleness"] == pytest.approx(1.5)
 
 
-def test_a_decoding_step_costs_nothing_negative(tmp_path: Path) -> None:
-    """More sequences were faster, or all were alike: all is latency. Proportional: all is throughput."""
-    faster = measured(a_run(tmp_path, {**requests((100, 50.0, 10), (100, 20.0, 20)), **REST}), CONFIG)
-    alike = measured(a_run(tmp_path, {**requests((100, 50.0, 10), (100, 20.0, 10)), **REST}), CONFIG)
-    steep = measured(a_run(tmp_path, {**requests((100, 10.0, 10), (100, 50.0, 20)), **REST}), CONFIG)
-    assert faster.decode_each == alike.decode_each == 0.0 and faster.decode > 0
-    assert faster.decode == pytest.approx(15 * DECODING / 400) and alike.decode == pytest.approx(10 * DECODING / 400)
+def test_a_decoding_step_is_latency_and_throughput(tmp_path: Path) -> None:
+    """Shares of a step at the sequences that decoded: as fitted, none of them negative; alike, all is latency."""
+
+    def of(*found: tuple[list[int], float, float]) -> Costs:
+        return measured(a_run(tmp_path, {**requests(0.0, *found), **REST}), CONFIG)
+
+    half = of(([100, 50], 0.2, 10), ([100, 50], 0.4, 30))  # 0.1 + 0.01 c
+    step, tokens = 0.3, 300
+    decoding = step * tokens / DECODING
+    assert half.prefill == pytest.approx(0.0)
+    assert half.decode + half.decode_each * decoding == pytest.approx(step)
+    assert half.decode_each * decoding / step == pytest.approx(0.01 * 20 / 0.3)
+    faster, alike = of(([100, 50], 0.5, 10), ([100, 50], 0.2, 20)), of(([100, 50], 0.5, 10), ([100, 50], 0.2, 10))
+    assert faster.decode_each == alike.decode_each == 0.0 and faster.decode == alike.decode == pytest.approx(0.35)
+    steep = of(([100, 50], 0.1, 10), ([100, 50], 0.5, 20))
     assert steep.decode == pytest.approx(0.0) and steep.decode_each > 0
+
+
+def test_where_samples_are_alike_no_wait_can_be_told(tmp_path: Path) -> None:
+    costs = measured(a_run(tmp_path, {**requests(1.0, ([10, 10], 0.1, 2)), **REST}), CONFIG)
+    assert [costs.prefill, costs.decode] == pytest.approx([0.0, 0.2])
