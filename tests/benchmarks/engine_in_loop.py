@@ -11,8 +11,8 @@ of this process. Rounds alternate, and the ratio is within a round.
 proposal that does not stop is never valid, so tasks are asked of the identity alone, but answers are verified. 0: the
 answers of the preset, which stop.
 
-Tokens/s are of requests that completed after the first fifth of the time. `running`: sequences, on average over time;
-of the loop also where the actor's time went.
+Tokens/s are of requests that completed after the first fifth of the time. `running`: sequences in the engine, with
+those that wait for a place; of the loop also where the actor's time went.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from actors.engine import environment
 from azr import base
 from azr.simulation.measured import Window, rows
 from common.config import Config, load
@@ -89,14 +90,12 @@ def _prompts(group: Group) -> Prompts:
 
 
 class Raw:
-    """An engine and nothing else. To be made in a process of its own."""
+    """An engine and nothing else. To be made in a process of its own, with the environment of an engine."""
 
     def __init__(self, config: Config) -> None:
-        from actors import vllm_compat as compat
-        from actors.engine import environment
-
-        os.environ.update(environment(config.engine.threads))
         import torch
+
+        from actors import vllm_compat as compat
 
         torch.set_num_threads(config.engine.threads)
         self._compat, self._config = compat, config
@@ -156,9 +155,11 @@ class Raw:
         return True
 
 
-def _child(module: str, *words: str) -> str:
+def _child(module: str, *words: str, **variables: str) -> str:
     """What a module said that was run to its end."""
-    return subprocess.run([sys.executable, "-m", module, *words], check=True, stdout=subprocess.PIPE, text=True).stdout
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables})
+    return done.stdout
 
 
 def main() -> None:
@@ -185,7 +186,9 @@ def main() -> None:
         for number in range(parsed.rounds):
             run = Path(folder) / f"round-{number}"
             loop = in_the_loop(run, settings)
-            raw = Rate(**json.loads(_child("tests.benchmarks.engine_in_loop", "--raw", str(run)).splitlines()[-1]))
+            alone = environment(load(run / "config.yaml").engine.threads)  # before torch is imported
+            said = _child("tests.benchmarks.engine_in_loop", "--raw", str(run), **alone)
+            raw = Rate(**json.loads(said.splitlines()[-1]))
             found.append((loop, raw))
             states = ", ".join(f"{state} {share:.1%}" for state, share in loop.states.items() if share)
             print(
