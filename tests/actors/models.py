@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from pathlib import Path
 
 import numpy as np
@@ -77,12 +78,17 @@ class Sender:
     def offer(self, version: int, tensors: tuple[TensorMeta, ...], digest: str) -> Stage:
         return Stage(self._epoch, version, "127.0.0.1", self._door.port, 1, 2, tensors, digest, TIMEOUT)
 
-    async def stage(self, engine: Engine, model: Qwen3ForCausalLM, version: int) -> StageTimes:
+    async def stage(
+        self, engine: Engine, model: Qwen3ForCausalLM, version: int, beside: Awaitable[object] | None = None
+    ) -> StageTimes:
+        """`beside` is awaited when the engine waits for the weights, before any are sent."""
         metas, buffer = flatten(model.named_parameters())
         staged = asyncio.create_task(engine.stage(self.offer(version, metas, checksum(buffer))))
         if not self._joined:
             self._group = await asyncio.to_thread(self._door.enter)
             self._joined = True
+        if beside is not None:
+            await beside
         await asyncio.to_thread(self._group.broadcast, buffer)
         return await staged
 

@@ -66,8 +66,9 @@ async def test_running_requests_go_on_under_pushed_weights(engine: Engine, folde
     # Served beside the others and submitted after them: when it is done, they have produced tokens.
     await engine.generate(prompts[0], n=1, temperature=1.0, seed=99, max_tokens=8)
     sender = models.Sender(0)
-    staged = await sender.stage(engine, new, 1)
-    assert staged.tokens > 0 < staged.seconds  # decoding went on
+    beside = engine.generate(prompts[0], n=1, temperature=1.0, seed=98, max_tokens=8)
+    staged = await sender.stage(engine, new, 1, beside)
+    assert staged.tokens > 0 and staged.seconds > 0  # decoding went on
     times = await engine.commit(1)
     assert 0 < times.load <= times.pause
     assert engine.version == 1
