@@ -99,7 +99,7 @@ def picture(pairs: Sequence[Pair]) -> str:
     ]
     panels = [Panel("trained sequences a second", rates, 2.2 * top), Panel("times lock-step", times, 2.2)]
     marks = [(n + 0.5, f"seed {pair.seed}") for n, pair in enumerate(pairs)]
-    return plot.svg(panels, len(pairs), "", [*marks, (len(pairs), "")])
+    return plot.svg(panels, len(pairs), "", marks)
 
 
 def _bar(number: int, height: float) -> list[tuple[float, float]]:
