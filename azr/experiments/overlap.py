@@ -18,7 +18,7 @@ from pathlib import Path
 from azr.experiments import overlap_report
 from azr.experiments.cells import TRAIN, Cell, Outcome, interruptible, perform
 from azr.experiments.pace import Pace, measure
-from azr.experiments.pairs import BOTH, CELLS, LOCKSTEP, OVERLAP, Pair
+from azr.experiments.pairs import CELLS, LOCKSTEP, OVERLAP
 from azr.guard import guarded
 from azr.lock import held
 from common.config import Config, load
@@ -77,9 +77,9 @@ def overlap(
     except KeyboardInterrupt:
         say(f"nothing that is finished is lost: go on with --resume --out {out}")
         raise
-    pairs, failures = _pairs(outcomes, warmup(config))
+    runs, failures = _measured(outcomes, warmup(config))
     failures = [failure.replace(f"{out}/", "") for failure in failures]
-    say(overlap_report.write(pairs, failures, config, out))
+    say(overlap_report.write(runs, failures, config, out))
     say(f"written: {out}/results.json, runs.csv, table.md, overlap.svg")
     return not failures
 
@@ -113,9 +113,9 @@ def _cell(preset: Path, overrides: Sequence[str], config: Config, name: str, see
     return Cell(name, config.model.base_seed, seed, preset, tuple(whole), load(preset, whole))
 
 
-def _pairs(outcomes: Sequence[Outcome], cut: int) -> tuple[list[Pair], list[str]]:
-    """Those of which all runs can be measured, and what failed."""
-    paces: dict[int, dict[str, Pace]] = {}
+def _measured(outcomes: Sequence[Outcome], cut: int) -> tuple[dict[int, dict[str, Pace]], list[str]]:
+    """By seed and cell, and what failed or was too short."""
+    runs: dict[int, dict[str, Pace]] = {}
     failures = [f"{outcome.cell}: {outcome.failure}" for outcome in outcomes if outcome.failure]
     for outcome in (outcome for outcome in outcomes if not outcome.failure):
         name = outcome.cell.name
@@ -124,9 +124,8 @@ def _pairs(outcomes: Sequence[Outcome], cut: int) -> tuple[list[Pair], list[str]
         except PartFailed as failure:
             failures.append(f"{outcome.cell}: {failure.what}")
             continue
-        paces.setdefault(outcome.cell.seed, {})[name] = found
-    whole = {seed: by_name for seed, by_name in sorted(paces.items()) if len(by_name) == len(CELLS)}
-    return [Pair(seed, found[LOCKSTEP], found[OVERLAP], found[BOTH]) for seed, found in whole.items()], failures
+        runs.setdefault(outcome.cell.seed, {})[name] = found
+    return runs, failures
 
 
 def _every_core(config: Config) -> list[int]:

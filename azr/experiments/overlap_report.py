@@ -9,7 +9,7 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -21,15 +21,17 @@ from azr.experiments.plot import COLOURS, GREY, Line, Panel
 from common.config import Config
 
 SHOWN = 0.005  # of a step; what takes less is left out of the table
-_RUN = ("seed", "cell", "steps", "seconds", "sequences", "rate", "step", "generating", "training", "gained")
+_RUN = ("steps", "seconds", "sequences", "rate", "step", "generating", "training", "gained")
 _PAIR = ("bound", "balance", "speedup", "reached", "over_both")
 
 
-def write(pairs: Sequence[Pair], failures: Sequence[str], config: Config, folder: Path) -> str:
-    """All files; returns the text of table.md."""
+def write(runs: Mapping[int, Mapping[str, Pace]], failures: Sequence[str], config: Config, folder: Path) -> str:
+    """All files, of `runs` by seed and cell; returns the text of table.md."""
+    pairs = compared.whole(runs)
     told = markdown(pairs, failures, config)
-    _write(folder / "results.json", json.dumps(_json(pairs, failures), indent=1, default=results.to_json) + "\n")
-    _write(folder / "runs.csv", _csv(pairs))
+    rows = [(seed, name, pace) for seed, by_cell in sorted(runs.items()) for name, pace in by_cell.items()]
+    _write(folder / "results.json", json.dumps(_json(pairs, rows, failures), indent=1, default=results.to_json) + "\n")
+    _write(folder / "runs.csv", _csv(rows))
     _write(folder / "table.md", told)
     if pairs:
         _write(folder / "overlap.svg", picture(pairs))
@@ -111,21 +113,22 @@ def _lines(name: str, bars: Sequence[plot.Points]) -> list[Line]:
     return [Line(bar, colour, dashed=name == "bound", name=name) for bar in bars]
 
 
-def _csv(pairs: Sequence[Pair]) -> str:
+def _csv(runs: Sequence[tuple[int, str, Pace]]) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(_RUN)
-    for pair in pairs:
-        for name in CELLS:
-            pace = _of(pair, name)
-            rows.writerow([pair.seed, name, *(getattr(pace, figure) for figure in _RUN[2:])])
+    rows.writerow(("seed", "cell", *_RUN))
+    rows.writerows([seed, name, *(getattr(pace, figure) for figure in _RUN)] for seed, name, pace in runs)
     return text.getvalue()
 
 
-def _json(pairs: Sequence[Pair], failures: Sequence[str]) -> dict[str, object]:
+def _json(pairs: Sequence[Pair], runs: Sequence[tuple[int, str, Pace]], failures: Sequence[str]) -> dict[str, object]:
     return {
         "targets": compared.targets(pairs),
-        "pairs": [{**dataclasses.asdict(pair), **{name: getattr(pair, name) for name in _PAIR}} for pair in pairs],
+        "pairs": [{"seed": pair.seed, **{name: getattr(pair, name) for name in _PAIR}} for pair in pairs],
+        "runs": [
+            {"seed": seed, "cell": name, "rate": pace.rate, "step": pace.step, **dataclasses.asdict(pace)}
+            for seed, name, pace in runs
+        ],
         "failures": list(failures),
     }
 

@@ -7,7 +7,7 @@ goes beyond it is noise, or a G that was shorter without the start and the tail 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Self
@@ -54,6 +54,12 @@ class Pair:
     @property
     def over_both(self) -> float:
         return self.overlap.rate / self.both.rate
+
+
+def whole(runs: Mapping[int, Mapping[str, Pace]]) -> list[Pair]:
+    """Of runs by seed and cell, the seeds of which all three are there."""
+    found = {seed: by_cell for seed, by_cell in sorted(runs.items()) if len(by_cell) == len(CELLS)}
+    return [Pair(seed, *(by_cell[name] for name in CELLS)) for seed, by_cell in found.items()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,10 @@ def results(out: Path) -> dict[str, Any]:
     return found
 
 
+def table_of(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "runs.csv").read_text().splitlines()))
+
+
 # -- pace --------------------------------------------------------------------------------------------------------
 
 
@@ -168,9 +172,11 @@ def test_from_plan_to_report(tmp_path: Path) -> None:
         assert pair["bound"] == pytest.approx(2.0)
         assert pair["speedup"] == pytest.approx(8 / 4.25)
         assert pair["over_both"] == pytest.approx(6 / 4.25)
-    rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
-    assert [(row["cell"], row["seed"]) for row in rows] == [(name, str(seed)) for seed in (0, 1) for name in CELLS]
+    rows = table_of(tmp_path)
+    made = [(name, 0) for name in CELLS] + [(name, 1) for name in reversed(CELLS)]
+    assert [(row["cell"], int(row["seed"])) for row in rows] == made
     assert [float(row["step"]) for row in rows[:3]] == pytest.approx([8.0, 4.25, 6.0])
+    assert [(run["cell"], run["seed"]) for run in found["runs"]] == made
     table = (tmp_path / "table.md").read_text()
     assert said[-2] == table
     assert "met: overlap trains at least 1.8 times the sequences of lock-step (1.882 (1.882 to 1.882))" in table
@@ -187,6 +193,7 @@ def test_a_failing_run_loses_its_pair_alone_and_is_begun_again(tmp_path: Path) -
     went, _ = experiment(tmp_path, 2, "--broken", f"{OVERLAP}-base1-seed1")
     assert not went
     assert [pair["seed"] for pair in results(tmp_path)["pairs"]] == [0]
+    assert [(row["seed"], row["cell"]) for row in table_of(tmp_path)[3:]] == [("1", BOTH), ("1", LOCKSTEP)]
     (failure,) = results(tmp_path)["failures"]
     assert "executor-0: its process died" in failure and "RL seed 1" in failure and str(tmp_path) not in failure
     with pytest.raises(ConfigError, match="--resume"):
