@@ -36,11 +36,11 @@ from learner.lease_desk import LeaseDesk
 from learner.lease_ledger import LeaseLedger
 from learner.leases import LeaseMaker
 from learner.preparation import prepared
-from learner.resume_point import latest_eta, record_checkpoint
+from learner.recovery import recover
+from learner.resume_point import latest_checkpoint, latest_eta, record_checkpoint
 from learner.run_log import RunLog, rejections, staleness_histogram
 from learner.safety_log import SafetyLog
 from learner.seeding import Seeding
-from learner.settlement import rebuild
 from learner.task_book import TaskBook
 from learner.timed import BATCH, PUSH
 from learner.weight_sync import PushRecord, WeightSync
@@ -119,28 +119,26 @@ class Intake:
     # -- life ----------------------------------------------------------------------------------------------------
 
     def resume(self, step: int) -> None:
-        """Return book, ledger and admission to the checkpoint of `step` batches; journaled batches train again."""
-        held = self.journal.read()
-        replay: dict[int, list[Group]] = {}
-        while (following := step + len(replay)) in held.batches and following < self._config.learner.steps:
-            replay[following] = held.batches[following]
-        self.leases.rewind(step, [*held.waiting, *(g.lease for groups in replay.values() for g in groups)])
-        rebuild(self.book, step, held.batches, self._config, self._programs)
-        self.admission.resume(step, step + len(replay), self.leases.following())
+        """In a new incarnation, all of which begins at the checkpoint of `step` batches; later ones train again."""
+        self.leases.serve(step)
+        self._return(step)
+        self._saved = step
+
+    def rejoin(self, life: int) -> None:
+        """In the incarnation whose intake died, for the `life`-th time: trainer ranks and engines are where they were,
+        and only repeat themselves. The first push is that of the version in service."""
+        self._return(self.leases.trained)
+        self._saved, _ = latest_checkpoint(self._folder)
+        self.weights.rejoin(self.admission.version, life)
+
+    def _return(self, step: int) -> None:
+        parts = self.leases, self.book, self.admission, self._config, self._programs
         self.auto_eta.begin(latest_eta(self._folder, self._config.staleness.eta))
-        for number, groups in replay.items():
+        for number, groups in recover(step, self.journal.read(), *parts).items():
             self._take_batch(number, groups)
-        for group in held.waiting.values():
-            if not self.leases.is_open(group.lease):
-                continue
-            newest = group.newest_version
-            if newest is not None and newest > step:
-                self._ended(Ended(group.lease, group.attempt, "lost_weights"))
-            elif group.kind not in self.admission.quota:
-                self._ended(Ended(group.lease, group.attempt, "unused"))
-            else:
-                self.admission.restore([group], self._config.staleness.widest_bound)
-        self._step = self._saved = step
+        for number in range(self.admission.version, step):
+            del self._shares[number]
+        self._step = step
 
     async def run(self) -> None:
         """Until the last version is in service, evaluated and saved."""
@@ -205,6 +203,8 @@ class Intake:
                 return m.Leases(tuple(await self.desk.ask(peer.index, capacity)))
             case m.Renew(leases):
                 self.admission.renew(peer.index, leases)
+                if ended := tuple(lease for lease in leases if not self.admission.is_open(lease)):
+                    await self._notify(peer, m.Cancel(ended))
                 return m.Ack()
             case m.Deliver(group):
                 return self._deliver(group, peer.index)
@@ -327,8 +327,9 @@ class Intake:
         parts = self.admission, self.book, self._pushes, self.safety.counts
         row = {**step_row(done, batch, self._config, *parts), **self.auto_eta.trained(done)}
         self.analyst.trained(done.step, batch)
-        self.admission.trained(done.step, batch)
         self.log.step(row, staleness_histogram(done.step, batch))
+        with self.leases.together():
+            self.admission.trained(done.step, batch)
         self.log.rejected.update(rejections(sample for group in batch for sample in group.samples))
         del self._shares[done.step]
         self._step = done.step + 1
@@ -351,6 +352,8 @@ class Intake:
         for step in sorted(s for s in self._batches if s < record.version):
             self.book.add_batch(step + 1, self._batches.pop(step))
         late = self.admission.advance(record.version)
+        self.leases.serve(record.version)
+        self.weights.step_ready(self._step)
         for actor in {a for a, _ in late if a is not None}:
             leases = tuple(lease for a, lease in late if a == actor)
             notice = asyncio.ensure_future(self._notify(Peer("actor", actor), m.Cancel(leases)))

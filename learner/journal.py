@@ -15,6 +15,7 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from common.errors import WireError
@@ -36,6 +37,11 @@ class Contents:
 
     batches: dict[int, list[Group]] = field(default_factory=dict)
     waiting: dict[int, Group] = field(default_factory=dict)
+
+    def following(self, first: int, end: int) -> dict[int, list[Group]]:
+        """Batches `first`, `first` + 1, … as far as they go without a gap, and before `end`."""
+        steps = takewhile(self.batches.__contains__, range(first, end))
+        return {step: self.batches[step] for step in steps}
 
 
 class Journal:

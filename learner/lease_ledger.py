@@ -1,13 +1,16 @@
-"""The fate of every lease, in SQLite: one row from its grant on, ended exactly once.
+"""The fate of every lease, in SQLite: one row from its grant on, ended exactly once; and how far the run is.
 
 A lease whose fate is open when a run resumes was lost with its actor: it ends `unused`, unless the journal holds its
 group. After a crash the ledger returns to the checkpoint: what was trained later is open again and trained again.
+After the death of the intake alone it returns to where it is, which opens nothing again. A batch is trained in the
+ledger wholly or not at all.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import AzrError
@@ -18,6 +21,8 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, incarnation INTEGER NOT NULL, granted INTEGER NOT NULL,
     attempt INTEGER, fate TEXT, step INTEGER);
+CREATE TABLE IF NOT EXISTS service (version INTEGER NOT NULL);
+INSERT INTO service SELECT 0 WHERE NOT EXISTS (SELECT * FROM service);
 """
 
 
@@ -46,21 +51,47 @@ class LeaseLedger:
         if done.rowcount != 1:
             raise AzrError(f"lease {lease} ends as {fate}, but it is not open in the ledger")
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is written inside is on file as a whole, or, after a crash or an error, not at all."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
     def rewind(self, step: int, journaled: Iterable[int]) -> None:
         """Return to the checkpoint of `step` batches; `journaled` leases stay open, others that are open end.
 
         A journaled lease whose row a loss of power took gets one again.
         """
         keep = set(journaled)
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "INSERT OR IGNORE INTO leases (id, kind, incarnation, granted) VALUES (?,?,?,?)",
-            [(i, kind_of(i).value, self._incarnation, step) for i in sorted(keep)],
-        )
-        self._db.execute("UPDATE leases SET fate = NULL, step = NULL WHERE fate = 'trained' AND step >= ?", (step,))
-        lost = [(i,) for (i,) in self._db.execute("SELECT id FROM leases WHERE fate IS NULL") if i not in keep]
-        self._db.executemany("UPDATE leases SET fate = 'unused' WHERE id = ?", lost)
-        self._db.execute("COMMIT")
+        with self.together():
+            self._db.executemany(
+                "INSERT OR IGNORE INTO leases (id, kind, incarnation, granted) VALUES (?,?,?,?)",
+                [(i, kind_of(i).value, self._incarnation, step) for i in sorted(keep)],
+            )
+            self._db.execute("UPDATE leases SET fate = NULL, step = NULL WHERE fate = 'trained' AND step >= ?", (step,))
+            lost = [(i,) for (i,) in self._db.execute("SELECT id FROM leases WHERE fate IS NULL") if i not in keep]
+            self._db.executemany("UPDATE leases SET fate = 'unused' WHERE id = ?", lost)
+
+    def serve(self, version: int) -> None:
+        """`version` is in service from now on."""
+        self._db.execute("UPDATE service SET version = ?", (version,))
+
+    @property
+    def version(self) -> int:
+        """In service, as far as this file knows."""
+        found: int = self._db.execute("SELECT version FROM service").fetchone()[0]
+        return found
+
+    @property
+    def trained(self) -> int:
+        """Batches trained in the lineage of the newest weights."""
+        newest: int | None = self._db.execute("SELECT max(step) FROM leases WHERE fate = 'trained'").fetchone()[0]
+        return 0 if newest is None else newest + 1
 
     def is_open(self, lease: int) -> bool:
         row = self._db.execute("SELECT fate FROM leases WHERE id = ?", (lease,)).fetchone()

@@ -31,6 +31,7 @@ _T = TypeVar("_T")
 STOP = Push(-1, -1, 0, stop=True)
 ENGINE_ATTEMPTS = 2  # broken broadcasts in a row after which an engine that failed in each leaves service
 NO_ANSWER = "no answer"
+EPOCHS = 1 << 32  # more than one life of the intake has
 PUBLISHER = "trainer-0"
 PUSH_ATTEMPTS = 3  # pushes in a row abandoned with no engine to blame, after which the publisher is
 
@@ -133,6 +134,12 @@ class WeightSync:
         """The publisher holds a snapshot of `version`."""
         self.available = version
         self._wake.set()
+
+    def rejoin(self, version: int, life: int) -> None:
+        """Peers outlived this process, for the `life`-th time: the publisher holds `version`, and no group that is
+        left from before may pass for a new one."""
+        self._epoch = life * EPOCHS
+        self.step_ready(version)
 
     def reconsider(self) -> None:
         """Something outside changed (an evaluation ended, say): look again whether a push may go."""
