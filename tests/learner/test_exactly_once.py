@@ -1,4 +1,4 @@
-"""The real intake on a real folder, killed at any line of its code, under whatever its peers do.
+"""The real intake on a real folder, killed after any of its writes, under whatever its peers do.
 
 Two deaths are played. Of the intake alone: it comes back in the same incarnation, while actors hold their leases and
 trainer ranks and publisher repeat what was not answered. Of the run: it resumes, all parts in a new incarnation, from
@@ -43,7 +43,7 @@ from tests.fakes.peers import LOGPROBS, SEEDS, Stage, small
 STEPS = 4
 GROUPS = 6  # in a batch
 SEED = st.integers(0, 1 << 16)
-LINES = st.one_of(st.integers(1, 100), st.integers(1, 20_000))
+WRITES = st.integers(1, 90)
 ACTORS = st.integers(0, 1)
 TRAINER = Peer("trainer", 0)
 EVENTS = "SELECT version, event, key, lease, type, solve_rate, task FROM events ORDER BY seq"
@@ -306,16 +306,16 @@ class Lives(RuleBasedStateMachine):
     # -- deaths --------------------------------------------------------------------------------------------------
 
     @alive
-    @rule(lines=LINES)
-    def doom(self, lines: int) -> None:
-        """The intake has so many lines of code left to live."""
+    @rule(writes=WRITES)
+    def doom(self, writes: int) -> None:
+        """The intake dies after so many writes."""
         self.images += 1
-        self.death = Death(self.folder, Path(self.root.name) / str(self.images), lines)
+        self.death = Death(self.folder, Path(self.root.name) / str(self.images), writes)
 
     @alive
-    @rule(seed=SEED, lines=LINES, alone=st.booleans())
-    def go_on_and_die(self, seed: int, lines: int, alone: bool) -> None:
-        self.doom(lines)
+    @rule(seed=SEED, writes=WRITES, alone=st.booleans())
+    def go_on_and_die(self, seed: int, writes: int, alone: bool) -> None:
+        self.doom(writes)
         self.go_on(seed, 8)
         if self.dead:
             self.restart(alone)
