@@ -1,7 +1,8 @@
 """Ray as control plane: place, start, watch, restart and stop the processes of a run.
 
 Invariants: nothing of the data plane goes through Ray. A rollout actor or executor shard that fails is started again,
-at most `cluster.restarts` times; intake and trainer ranks end the run with their error, and `--resume` continues it.
+at most `cluster.restarts` times, and so is an intake whose process dies, if its socket is where the others look for it
+(ipc). An intake that fails with an error and trainer ranks end the run with it, and `--resume` continues it.
 However a run ends, `stop` leaves no process of it: parts that were told to end have had `cluster.grace` seconds, then
 all are killed, and a Ray of our own with them.
 """
@@ -63,6 +64,7 @@ class Cluster:
     intake: Endpoint | None = None
     reports: ShardReports = field(default_factory=ShardReports)
     usable: Collection[int] = field(default_factory=lambda: os.sched_getaffinity(0))  # cores of the whole run
+    _back: asyncio.Event = field(default_factory=asyncio.Event)  # set when the intake that died is there again
 
     def __post_init__(self) -> None:
         self.placement = Placement.of(self.config, self.usable)
@@ -200,10 +202,8 @@ class Cluster:
     async def supervise(self, progress: Callable[[str], None]) -> None:
         """Until the run is over. Starts late actors, restarts failed ones, raises the failure of anything else."""
         late = asyncio.create_task(self._late_actors(progress))
-        intake = self.parts["intake"]
-        assert intake.running is not None
         try:
-            while not intake.running.done():
+            while not self._intake_runs.done():
                 if late.done():
                     late.result()
                 watched = {p.running: p for p in self.parts.values() if p.running is not None}
@@ -225,20 +225,45 @@ class Cluster:
             running.result()
         except RayError as error:
             failure = self._failure(part, error)
-            role = part.name.partition("-")[0]
-            if role not in ("actor", "executor") or part.restarts >= self.config.cluster.restarts:
+            if part.restarts >= self.config.cluster.restarts or not self._replaceable(part, error):
                 raise failure from None
             progress(f"{part.name} failed and is started again ({failure.what})")
             log.warning("%s", failure)
             await self._restart(part)
 
+    @property
+    def _intake_runs(self) -> asyncio.Task[Any]:
+        running = self.parts["intake"].running
+        assert running is not None
+        return running
+
+    def _replaceable(self, part: Part, error: RayError) -> bool:
+        """An intake is while all others go on; an error of its own it would meet again."""
+        if part.name != "intake":
+            return part.name.startswith(("actor", "executor"))
+        others = [p.running for p in self.parts.values() if p is not part]
+        on = all(running is not None and not running.done() for running in others)
+        trains = self.config.learner.trainers > 0
+        return on and trains and isinstance(error, RayActorError) and self.network.folder is not None
+
     async def _restart(self, part: Part) -> None:
         ray.kill(part.handle)
         role, _, index = part.name.partition("-")
-        if role == "executor":
+        if role == "intake":
+            await self._restart_intake()
+        elif role == "executor":
             await self._restart_shard(part.name, int(index))
         else:
             await self._restart_actor(part.name, int(index))
+
+    async def _restart_intake(self) -> None:
+        """The others find it where it was, and say again what was not answered."""
+        part = self._create("intake", IntakeProcess)
+        await self._placed(part)
+        self.intake = await self._within(part, part.handle.start.remote(None, part.restarts))
+        part.running = self._run(part, part.handle.run.remote())
+        self._back.set()
+        self._back = asyncio.Event()
 
     async def _restart_shard(self, name: str, index: int) -> None:
         part = self._create(name, ShardProcess)
@@ -281,16 +306,20 @@ class Cluster:
             part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
 
     async def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = await self.parts["intake"].handle.status.remote(await self.reports.collect(self.parts))
+        """Figures of the intake; if it is being started again, once it is there."""
+        back, reports = self._back, await self.reports.collect(self.parts)
+        try:
+            found: dict[str, Any] = await self.parts["intake"].handle.status.remote(reports)
+        except RayError:
+            await back.wait()
+            return await self.status()
         return found
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
     async def _settle(self) -> None:
         """The intake is done: let the others end by themselves."""
-        intake = self.parts["intake"].running
-        assert intake is not None
-        await self._reraise(self.parts["intake"], intake)
+        await self._reraise(self.parts["intake"], self._intake_runs)
         ending = ("trainer", "actor")
         others = {p.running: p for n, p in self.parts.items() if p.running is not None and n.startswith(ending)}
         if others:

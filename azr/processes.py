@@ -75,7 +75,8 @@ class Process:
 
 
 class IntakeProcess(Process):
-    async def start(self, resume_step: int | None) -> Endpoint:
+    async def start(self, resume_step: int | None, life: int = 0) -> Endpoint:
+        """`life`: how often the intake of this incarnation has died before."""
         from actors.triplets import PythonTriplets
         from learner.evaluation import held_out_programs, questions
         from learner.intake import Intake
@@ -97,7 +98,9 @@ class IntakeProcess(Process):
         self.intake = kind(
             self.config, self.folder, seeds, asked, SystemClock(), self._notify, barred, analysis, programs
         )
-        if resume_step is not None:
+        if life:
+            self.intake.rejoin(life)
+        elif resume_step is not None:
             self.intake.resume(resume_step)
         bounds = self.config.cluster.watchdog, self.config.cluster.watchdog_end
         self.watchdog = Watchdog(self.intake, SystemClock(), *bounds)
