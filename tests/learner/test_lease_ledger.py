@@ -69,3 +69,20 @@ def test_numbers_go_on_after_the_last_of_each_kind(tmp_path: Path, ledger: Lease
     again = LeaseLedger(tmp_path / "tasks.sqlite", incarnation=1)
     assert again.following() == {Kind.SOLVE_DEDUCTION: 4, Kind.EVAL: 42}
     again.close()
+
+
+def test_it_knows_how_far_the_run_is(tmp_path: Path, ledger: LeaseLedger) -> None:
+    assert (ledger.trained, ledger.version) == (0, 0)
+    ledger.ended(A, 0, "trained", 0)
+    ledger.ended(B, 0, "trained", 1)
+    ledger.serve(1)
+    again = LeaseLedger(tmp_path / "tasks.sqlite", incarnation=0)
+    assert (again.trained, again.version) == (2, 1)
+    again.close()
+
+
+def test_what_is_written_together_is_written_as_a_whole(ledger: LeaseLedger) -> None:
+    with pytest.raises(AzrError), ledger.together():
+        ledger.ended(A, 0, "trained", 0)
+        ledger.ended(A, 0, "trained", 0)
+    assert ledger.fates() == {"open": 4}
