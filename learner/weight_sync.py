@@ -176,7 +176,7 @@ class WeightSync:
 
     def committed(self, index: int, message: Committed) -> Ack:
         engine = self._engines.get(index)
-        if engine and engine.loaded is not None and not engine.loaded.done():
+        if engine and engine.loaded is not None and not engine.loaded.done() and message.version == self._pushing:
             engine.loaded.set_result(message)
         return Ack()
 
