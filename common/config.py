@@ -189,7 +189,8 @@ class EvalConfig:
 class LoggingConfig:
     view: str = "auto"  # live | plain | auto
     wandb: str = "auto"  # auto: online if logged in | offline | online | disabled
-    keep_journal: bool = True  # all groups, also what checkpoints contain: `azr replay` begins at the base model then
+    keep_journal: bool = True  # also what checkpoints contain: `azr replay` begins at the base model then
+    keep_discarded: bool = False  # journal what a run without a learner discards
 
 
 @dataclass(frozen=True)

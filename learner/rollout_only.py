@@ -7,8 +7,8 @@ as the others; the run ends with the group that completes batch `learner.steps`,
 unused.
 
 Rates are from the first lease that is not a seed to the last batch. The book stays as it was seeded. Nothing is
-evaluated or analysed, and there is nothing to resume. With logging.keep_journal the groups are journaled, for those who
-want what was sampled; otherwise not.
+evaluated or analysed, and there is nothing to resume. With logging.keep_discarded the groups are journaled, for those
+who want what was sampled; otherwise not.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class RolloutOnly(Intake):
         self.admission.limits = dataclasses.replace(
             self.admission.limits, eta=-1, max_staleness=_ENDLESS, steps=_ENDLESS, exact=False
         )
-        if not self._config.logging.keep_journal:
+        if not self._config.logging.keep_discarded:
             self.journal.close()
             self.journal = _NoJournal(self._folder / "journal")
         self._began: float | None = None

@@ -64,7 +64,12 @@ def unstoppable(model: Path, folder: Path) -> Path:
 
 def in_the_loop(folder: Path, settings: Sequence[str]) -> Rate:
     """Of a run whose folder is `folder`."""
-    words = [f"run.folder={folder.parent}", f"run.name={folder.name}", "learner.kind=none", "logging.keep_journal=true"]
+    words = [
+        f"run.folder={folder.parent}",
+        f"run.name={folder.name}",
+        "learner.kind=none",
+        "logging.keep_discarded=true",
+    ]
     words += ["eval.tasks=0", "eval.harder=0", "logging.view=plain", "logging.wandb=disabled"]
     _child("azr.cli", "train", "tiny.yaml", *words, *settings)
     end, summary = rows(folder)[-1]["time"], json.loads((folder / "summary.json").read_text())

@@ -109,7 +109,7 @@ async def test_nothing_is_kept(stage: Stage) -> None:
 async def test_what_was_sampled_is_kept_on_request(tmp_path: Path) -> None:
     """In the order in which it came."""
     config = alone(steps=3)
-    stage = Stage(replace(config, logging=replace(config.logging, keep_journal=True)), tmp_path, kind=RolloutOnly)
+    stage = Stage(replace(config, logging=replace(config.logging, keep_discarded=True)), tmp_path, kind=RolloutOnly)
     await stage.begin(0, publishing=False)
     leases = (await stage.lease())[:9]
     await stage.fulfil(leases)
