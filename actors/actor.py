@@ -209,7 +209,7 @@ class RolloutActor:
         totals, spans = self._ledger.drain()
         produced, pushes = self._meter.drain_produced(), self._meter.drain_pushes()
         gpus, cpu = self._gpus.sample(self._ledger.now()), self._cpu.read()
-        state, costs = self._ledger.state, self._meter.tally.drain()
+        state, costs = self._ledger.state, self._meter.costs.drain()
         await self._intake.request(m.Report(self._name, totals, spans, state, produced, gpus, pushes, cpu, costs))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

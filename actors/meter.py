@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from actors.cost_sums import CostSums
 from actors.engine import Completion, Engine
-from actors.tally import Tally
 from common.jobs import Executor, Validate, Validation, Verdicts, Verify
 from common.ledger import Ledger
 from common.push_span import PushSpan
@@ -39,7 +39,7 @@ class Meter:
         self._running: Counter[str] = Counter()
         self._produced: list[tuple[float, int]] = []
         self._pushes: list[PushSpan] = []
-        self.tally = Tally()
+        self.costs = CostSums()
 
     @contextmanager
     def during(self, what: str, samples: int = 0) -> Iterator[None]:
@@ -52,7 +52,7 @@ class Meter:
         try:
             yield
         finally:
-            self.tally.ended(what, self._ledger.now() - began)
+            self.costs.ended(what, self._ledger.now() - began)
             self._running[what] -= 1
             self.samples -= samples
             self._ledger.enter(self.state)
@@ -72,7 +72,7 @@ class Meter:
         self, prompt: Int32Array, *, n: int, temperature: float, seed: int, max_tokens: int
     ) -> list[Completion]:
         began = self._ledger.now()
-        before = self.tally.running(began, self._engine.running, more=n)
+        before = self.costs.running(began, self._engine.running, more=n)
         with self.during("generate", n):
             completions = await self._engine.generate(
                 prompt, n=n, temperature=temperature, seed=seed, max_tokens=max_tokens
@@ -80,10 +80,10 @@ class Meter:
         tokens = sum(len(completion.tokens) for completion in completions)
         now = self._ledger.now()
         self._produced.append((now, tokens))
-        area = self.tally.running(now, self._engine.running) - before
+        area = self.costs.running(now, self._engine.running) - before
         if now > began:
             lengths = [len(completion.tokens) for completion in completions]
-            self.tally.request(lengths, now - began, area / (now - began))
+            self.costs.request(lengths, now - began, area / (now - began))
         return completions
 
     def drain_produced(self) -> tuple[tuple[float, int], ...]:

@@ -122,7 +122,7 @@ class Report:
     gpus: tuple[GpuLoad, ...] = ()
     pushes: tuple[PushSpan, ...] = ()
     cpu: Mapping[str, float] = field(default_factory=dict)  # CPU seconds since the first report
-    costs: Mapping[str, float] = field(default_factory=dict)  # since the last report (actors/tally.py)
+    costs: Mapping[str, float] = field(default_factory=dict)  # since the last report (actors/cost_sums.py)
 
 
 # -- weights -----------------------------------------------------------------------------------------------------

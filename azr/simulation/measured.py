@@ -2,7 +2,7 @@
 
 A run folder tells, of the steps after the first third: lengths and their spread, valid proposals and right answers by
 kind; how long a request waits before it decodes, and a decoding step takes by how many sequences run, from sums over
-the requests of all actors (actors/tally.py); the seconds of a learner step with its snapshot, per token; of a
+the requests of all actors (actors/cost_sums.py); the seconds of a learner step with its snapshot, per token; of a
 checkpoint, a push and its pause; and what an executor job and the rest of a group take. The last two are measured with
 the time they wait for each other, which is taken out as if they came at random: S = W / (1 + W · rate).
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.tally import Tally
+from actors.cost_sums import CostSums
 from azr.simulation.costs import Costs, Responses
 from azr.simulation.measured import measured
 from azr.simulation.sweep import of_run
@@ -63,14 +63,14 @@ def _span(state: str, begin: float, seconds: float, pid: int) -> dict[str, Any]:
 
 
 def requests(before: float, *found: tuple[list[int], float, float]) -> dict[str, float]:
-    """Sums of actors/tally.py over (tokens of samples, seconds of a step, sequences), in an engine with that wait."""
-    tally = Tally()
+    """CostSums of (tokens of samples, seconds of a step, sequences), in an engine with that wait."""
+    sums = CostSums()
     for lengths, step, running in found:
         seconds = before + step * max(lengths)
-        tally.request(lengths, seconds, running)
-        tally.ended("generate", seconds)
+        sums.request(lengths, seconds, running)
+        sums.ended("generate", seconds)
     area = sum(before + step * length for lengths, step, _ in found for length in lengths)
-    return {**tally.drain(), "generate/area": area}
+    return {**sums.drain(), "generate/area": area}
 
 
 REST = {"executor": 10.0, "executor/seconds": 1.0, "episode": 5.0, "episode/seconds": 1e3}

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 
-class Tally:
+class CostSums:
     def __init__(self) -> None:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._area = 0.0  # integral of running sequences over time

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from actors.tally import Tally
+from actors.cost_sums import CostSums
 
 
 def test_sequences_that_run_are_interpolated_between_moments() -> None:
-    tally = Tally()
-    begin = tally.running(10.0, 0, more=4)
-    between = tally.running(12.0, 2, more=2)  # 4 → 2: 6 sequence seconds
-    end = tally.running(13.0, 4)  # 4 → 4
+    sums = CostSums()
+    begin = sums.running(10.0, 0, more=4)
+    between = sums.running(12.0, 2, more=2)  # 4 → 2: 6 sequence seconds
+    end = sums.running(13.0, 4)  # 4 → 4
     assert (between - begin, end - begin) == (6.0, 10.0)
-    assert tally.drain() == {"generate/area": 10.0}
+    assert sums.drain() == {"generate/area": 10.0}
 
 
 def test_sums_are_those_of_a_weighted_fit_and_begin_anew() -> None:
-    tally = Tally()
-    tally.request([10, 4], 2.0, 3.0)
-    tally.request([20], 1.0, 5.0)
-    tally.ended("executor", 0.5)
-    tally.ended("executor", 0.25)
-    assert tally.drain() == {
+    sums = CostSums()
+    sums.request([10, 4], 2.0, 3.0)
+    sums.request([20], 1.0, 5.0)
+    sums.ended("executor", 0.5)
+    sums.ended("executor", 0.25)
+    assert sums.drain() == {
         "generate/samples": 3,
         "generate/tokens": 34,
         "generate/samples_steps": 40,
@@ -33,4 +33,4 @@ def test_sums_are_those_of_a_weighted_fit_and_begin_anew() -> None:
         "executor": 2,
         "executor/seconds": 0.75,
     }
-    assert tally.drain() == {}
+    assert sums.drain() == {}
