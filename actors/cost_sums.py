@@ -5,7 +5,11 @@ the engine besides, with n samples of T tokens in all, L in the longest of them,
 engine meanwhile (those that wait for their prefill included), on average over time: the sums of n, T, nL, nS, and of
 c, L, Lc, Lc², Sc for a least-squares fit; and the integral of c over time, `generate/area`.
 
-Not exact: c is interpolated between the moments at which requests begin and end.
+A request that was cancelled or failed is in none of these: its seconds are `generate/lost`, and n times as many are
+taken out of the area again.
+
+Not exact: c is interpolated between the moments at which requests begin and end, and all samples of a lost request are
+taken to have been in the engine until its end, though some may have been over before.
 """
 
 from __future__ import annotations
@@ -23,6 +27,11 @@ class CostSums:
     def ended(self, what: str, seconds: float) -> None:
         self._sums[what] += 1
         self._sums[f"{what}/seconds"] += seconds
+
+    def lost(self, samples: int, seconds: float) -> None:
+        """A request of `samples` has ended without an answer."""
+        self._sums["generate/lost"] += seconds
+        self._sums["generate/area"] -= samples * seconds
 
     def running(self, now: float, sequences: int, more: int = 0) -> float:
         """The integral until `now`, in sequences · seconds. `sequences` run, and `more` begin now."""

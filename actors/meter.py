@@ -43,16 +43,23 @@ class Meter:
 
     @contextmanager
     def during(self, what: str, samples: int = 0) -> Iterator[None]:
-        """`what`: pause, generate, executor or episode."""
+        """`what`: pause, generate, executor or episode. `samples`: of a request to the engine."""
         self._running[what] += 1
         self.samples += samples
         self._ledger.enter(self.state)
         began = self._ledger.now()
         self._began()
+        answered = False
         try:
             yield
+            answered = True
         finally:
-            self.costs.ended(what, self._ledger.now() - began)
+            now = self._ledger.now()
+            if samples and not answered:
+                self.costs.running(now, self._engine.running)
+                self.costs.lost(samples, now - began)
+            else:
+                self.costs.ended(what, now - began)
             self._running[what] -= 1
             self.samples -= samples
             self._ledger.enter(self.state)

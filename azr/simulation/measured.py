@@ -134,7 +134,9 @@ def _decoding(sums: Counter[str], busy: float) -> tuple[float, float, float]:
 
     A sample of l tokens is in the engine for d + s l seconds, its request for d + s L. Over all samples, the first sum
     to the integral of sequences over time (Little's law) and the second to the sum of nS, which gives d and s. How much
-    of s depends on the number of sequences is a least-squares fit of S − d = L (a + b c), with weights 1/L.
+    of s depends on the number of sequences is a least-squares fit of S − d = L (a + b c), with weights 1/L. Sums and
+    area are of answered requests alone: what cancelled ones took of the area is out of it as nearly as is known
+    (actors/cost_sums.py), and c are all that ran.
     """
     samples, tokens, area = (sums[f"generate/{name}"] for name in ("samples", "tokens", "area"))
     longest, waited = sums["generate/samples_steps"], sums["generate/samples_seconds"]
@@ -157,7 +159,8 @@ def _rest(window: Window, config: Config) -> tuple[float, float]:
     other), and of an actor for a group besides generating and waiting for the executor."""
     sums, shards, actors = window.costs, config.executor.shards, max(window.actors, 1)
     jobs, requests, groups = (max(sums[name], 1.0) for name in ("executor", "generate", "episode"))
-    besides = sums["episode/seconds"] - sums["generate/seconds"] - sums["executor/seconds"]
+    inside = sum(sums[f"{what}/seconds"] for what in ("generate", "executor")) + sums["generate/lost"]
+    besides = sums["episode/seconds"] - inside
     return (
         jobs / requests * _alone(sums["executor/seconds"] / jobs, jobs / window.length / shards),
         _alone(max(0.0, besides) / groups, groups / window.length / actors),

@@ -14,6 +14,15 @@ def test_sequences_that_run_are_interpolated_between_moments() -> None:
     assert sums.drain() == {"generate/area": 10.0}
 
 
+def test_a_lost_request_leaves_the_area_of_the_others() -> None:
+    sums = CostSums()
+    sums.running(10.0, 0, more=4)
+    sums.running(11.0, 4, more=2)
+    assert sums.running(13.0, 6) == 16.0  # all that ran
+    sums.lost(2, 2.0)
+    assert sums.drain() == {"generate/area": 12.0, "generate/lost": 2.0}  # 4 sequences for 3 seconds
+
+
 def test_sums_are_those_of_a_weighted_fit_and_begin_anew() -> None:
     sums = CostSums()
     sums.request([10, 4], 2.0, 3.0)

@@ -120,6 +120,24 @@ async def test_a_cancelled_request_counts_nothing_and_ends_its_state() -> None:
     assert measured.meter.drain_produced() == () and measured.ledger.state == "wait-lease"
 
 
+async def test_what_a_cancelled_request_cost_is_kept_apart() -> None:
+    """Beside one of 2 samples that runs for 5 s and is answered, one of 2 is cancelled after 1 s."""
+    measured = Measured()
+    measured.engine.open.clear()
+    answered = measured.generate()
+    await measured.clock.advance(0.0)
+    cancelled = measured.generate()
+    await measured.clock.advance(1.0)
+    cancelled.cancel()
+    await measured.clock.advance(4.0)
+    measured.engine.open.set()
+    await asyncio.wait_for(answered, SAFETY_NET)
+    costs = measured.meter.costs.drain()
+    assert (costs["generate"], costs["generate/seconds"], costs["generate/lost"]) == (1, 5.0, 1.0)
+    assert (costs["generate/samples"], costs["generate/samples_seconds"]) == (2, 10.0)
+    assert costs["generate/area"] == (4 + 2) / 2 * 1.0 - 2 * 1.0 + (2 + 0) / 2 * 4.0
+
+
 async def test_every_end_is_told_when_it_has_happened() -> None:
     measured, told = Measured(), list[int]()
     meter = Meter(measured.engine, measured.executor, measured.ledger, lambda: told.append(measured.executor.room))

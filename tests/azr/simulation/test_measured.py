@@ -114,6 +114,14 @@ def test_a_decoding_step_is_latency_and_throughput(tmp_path: Path) -> None:
     assert steep.decode == pytest.approx(0.0) and steep.decode_each > 0
 
 
+def test_time_that_was_lost_with_requests_is_none_of_the_actor_itself(tmp_path: Path) -> None:
+    found = requests(2.0, *[([100, 20], 0.2, 10)] * 3)
+    busy = found["generate/seconds"]
+    whole = measured(a_run(tmp_path, {**found, **REST, "episode/seconds": busy + 1.0 + 2.0}), CONFIG)
+    lost = {"generate/lost": 7.0, "episode/seconds": busy + 7.0 + 1.0 + 2.0}
+    assert measured(a_run(tmp_path, {**found, **REST, **lost}), CONFIG) == whole
+
+
 def test_where_samples_are_alike_no_wait_can_be_told(tmp_path: Path) -> None:
     costs = measured(a_run(tmp_path, {**requests(1.0, ([10, 10], 0.1, 2)), **REST}), CONFIG)
     assert [costs.prefill, costs.decode] == pytest.approx([0.0, 0.2])
