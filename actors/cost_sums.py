@@ -22,7 +22,8 @@ class CostSums:
     def __init__(self) -> None:
         self._sums: defaultdict[str, float] = defaultdict(float)
         self._area = 0.0  # integral of running sequences over time
-        self._level, self._since = 0.0, 0.0
+        self._level = 0.0
+        self._since: float | None = None
 
     def ended(self, what: str, seconds: float) -> None:
         self._sums[what] += 1
@@ -34,8 +35,8 @@ class CostSums:
         self._sums["generate/area"] -= samples * seconds
 
     def running(self, now: float, sequences: int, more: int = 0) -> float:
-        """The integral until `now`, in sequences · seconds. `sequences` run, and `more` begin now."""
-        grown = (self._level + sequences) / 2 * (now - self._since)
+        """The integral since the first call, in sequences · seconds. `sequences` run, and `more` begin now."""
+        grown = 0.0 if self._since is None else (self._level + sequences) / 2 * (now - self._since)
         self._area += grown
         if grown:
             self._sums["generate/area"] += grown

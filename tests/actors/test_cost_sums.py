@@ -14,6 +14,13 @@ def test_sequences_that_run_are_interpolated_between_moments() -> None:
     assert sums.drain() == {"generate/area": 10.0}
 
 
+def test_what_ran_before_the_first_moment_is_unknown_and_not_counted() -> None:
+    sums = CostSums()
+    assert sums.running(1.7e9, 3) == 0.0  # a wall clock
+    assert sums.running(1.7e9 + 2.0, 3) == 6.0
+    assert sums.drain() == {"generate/area": 6.0}
+
+
 def test_a_lost_request_leaves_the_area_of_the_others() -> None:
     sums = CostSums()
     sums.running(10.0, 0, more=4)
