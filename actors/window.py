@@ -2,9 +2,10 @@
 
 A congestion window: additive increase, multiplicative decrease (Chiu and Jain 1989), once per PERIOD. It shrinks when
 for half of the period more requests queued in front of the engine than it decodes at a time, or no executor credit was
-free; it grows when for half of it all episodes that it allows were open and the engine still had a free slot. What may
-queue keeps slots full while episodes are with the executor (docs/staleness-control.md has what less costs); with more,
-proposals would only grow stale while their answers wait for a slot.
+free, while no more was open than it allows: a cut takes effect as episodes end, and is judged then. It grows when for
+half of it all episodes that it allows were open and the engine still had a free slot. What may queue keeps slots full
+while episodes are with the executor (docs/staleness-control.md has what less costs); with more, proposals would only
+grow stale while their answers wait for a slot.
 
 Pure logic under an injected clock: what `note` is told holds until it is called again. Nothing is taken back: a window
 that shrinks below what is open grants nothing until enough has ended. Where leases are short it stays as it is.
@@ -40,8 +41,9 @@ class Window:
         if now - self._began >= PERIOD:
             self._adjust(now - self._began)
             self._began = now
-        self._pressed = running - self._slots > self._slots or room <= 0
-        self._starved = not self._pressed and running < self._slots and open_episodes >= self.size
+        crowded = running - self._slots > self._slots or room <= 0
+        self._pressed = crowded and open_episodes <= self.size
+        self._starved = not crowded and running < self._slots and open_episodes >= self.size
 
     def _adjust(self, seconds: float) -> None:
         if self._seconds_pressed >= seconds / 2:

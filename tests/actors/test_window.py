@@ -64,6 +64,16 @@ async def test_half_of_a_period_decides_and_what_was_before_it_is_forgotten() ->
     assert await watched.hold(0.5 * PERIOD, SLOTS) == 56
 
 
+async def test_a_cut_is_given_time_to_take_effect() -> None:
+    """More episodes than it allows go on: only when those are over does it say anything about the new size."""
+    watched = Watched()
+    assert await watched.hold(PERIOD, QUEUED) == 56
+    for opened in (64, 60, 57):
+        assert await watched.hold(PERIOD, QUEUED, open_episodes=opened) == 56
+        assert await watched.hold(PERIOD, 3, room=0, open_episodes=opened) == 56
+    assert await watched.hold(PERIOD, QUEUED, open_episodes=56) == 49
+
+
 async def test_it_is_adjusted_once_per_period() -> None:
     watched = Watched()
     for _ in range(7):
