@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from common.types import STREAMS, TASK_TYPES, Group, Sample, Status
 from learner import trace
 from learner.batch import TrainSequence
 from learner.evaluation import EvalSet, Round
+from learner.lives import Lives
 
 
 def batch_metrics(step: int, batch: Sequence[Group], rows: Sequence[TrainSequence]) -> dict[str, float]:
@@ -80,10 +81,10 @@ class RunLog:
         self._metrics = (folder / "metrics.jsonl").open("a", buffering=1)
         self._parts = trace.reopen(folder / "trace.json")
         self._trace = (folder / "trace.json").open("a", buffering=1 << 16)
-        self.ledger: dict[str, dict[str, float]] = {}
+        self._ledger: defaultdict[str, Lives] = defaultdict(Lives)  # seconds by state, of each part
         self.state: dict[str, str] = {}
         self.staleness: Counter[int] = Counter()
-        self.cpu: dict[str, dict[str, float]] = {}  # seconds by part (common/cpu_time.py)
+        self._cpu: defaultdict[str, Lives] = defaultdict(Lives)  # seconds by part (common/cpu_time.py)
         self.pushes: list[PushSpan] = []
         self.rejected: Counter[str] = Counter()  # proposals of trained batches
         self.rows = 0
@@ -120,12 +121,16 @@ class RunLog:
         self._metrics.write(json.dumps(dict(row)) + "\n")
 
     def report(self, message: Report) -> None:
-        known = self.ledger.get(message.part, {})
-        if message.spans and (not known or sum(message.ledger.values()) < sum(known.values())):
+        ledger, cpu = self._ledger[message.part], self._cpu[message.part]
+        fell = sum(message.ledger.values()) < sum(ledger.now.values())
+        if fell or message.cpu.get("process", 0.0) < cpu.now.get("process", 0.0):  # its start may have taken longest
+            ledger.began()
+            cpu.began()
+        if message.spans and not ledger.now:
             self._event(ph="i", name=trace.BEGIN, ts=message.spans[0][1] * 1e6, s="p", part=message.part)
-        self.ledger[message.part] = dict(message.ledger)
+        ledger.tell(message.ledger)
+        cpu.tell(message.cpu)
         self.state[message.part] = message.state
-        self.cpu[message.part] = dict(message.cpu)
         for state, begin, end in message.spans:
             self._event(ph="X", name=state, ts=begin * 1e6, dur=(end - begin) * 1e6, part=message.part)
         for at, tokens in message.produced:
@@ -153,10 +158,11 @@ class RunLog:
             self._event(ph="C", name="eta", ts=time.time() * 1e6, args={"eta": value}, part=trace.INTAKE)
 
     def shares(self) -> dict[str, dict[str, float]]:
-        """Per process, the share of its wall time in each ledger state."""
+        """Per process, the share of its wall time in each ledger state, over all its lives."""
+        totals = {part: lives.total for part, lives in self._ledger.items()}
         return {
             part: {state: seconds / max(sum(states.values()), 1e-9) for state, seconds in states.items()}
-            for part, states in self.ledger.items()
+            for part, states in totals.items()
         }
 
     def status(self) -> dict[str, Any]:
@@ -190,7 +196,7 @@ class RunLog:
                 for r in rounds
             ],
             "ledger": self.shares(),
-            "cpu_seconds": self.cpu,
+            "cpu_seconds": {part: lives.total for part, lives in self._cpu.items()},
             "push_costs": dataclasses.asdict(PushCosts.of(self.pushes)),
             "overlap": {"steps": seen.steps, "with_tokens": seen.with_tokens},
             **figures,

@@ -107,6 +107,21 @@ def test_the_summary_adds_up_the_run(tmp_path: Path, opened: Opener) -> None:
     assert rows[2]["eval/deduction"] == 0.25
 
 
+def test_what_a_part_used_is_that_of_all_its_lives(opened: Opener) -> None:
+    log = opened()
+    for cpu, ledger in (
+        ({"process": 2.0, "zmq": 0.5}, {"generate": 3.0, "idle": 1.0}),
+        ({"process": 5.0, "zmq": 0.75}, {"generate": 6.0, "idle": 2.0}),
+        ({"process": 0.0, "zmq": 0.0}, {"start": 0.5}),  # started again
+        ({"process": 1.0, "zmq": 0.25}, {"start": 1.0, "generate": 3.0}),
+        ({"process": 0.5, "zmq": 0.0}, {"start": 5.0}),  # and again, slowly
+    ):
+        log.report(Report("actor-0", ledger, (), "idle", cpu=cpu))
+    summary = log.summary({}, [])
+    assert summary["cpu_seconds"] == {"actor-0": {"process": 6.5, "zmq": 1.0}}
+    assert summary["ledger"] == {"actor-0": {"start": 6 / 17, "generate": 9 / 17, "idle": 2 / 17}}
+
+
 def test_every_set_has_its_figures_and_every_answer_its_row(tmp_path: Path, opened: Opener) -> None:
     log = opened()
     task = a_task("one")
