@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from azr.simulation.costs import RAMP, Costs, Responses
+from azr.simulation.stretch import Stretch
 from common.config import Config
 from common.errors import ConfigError
 from common.types import Kind
-from learner import trace
 
 Row = dict[str, Any]
 
@@ -52,16 +52,16 @@ def measured(folder: Path, config: Config) -> Costs:
         )
     steps = steps[len(steps) // RAMP :]
     default = Costs()
-    window = Window(folder, steps[0]["time"], steps[-1]["time"])
-    if not window.costs["generate/tokens"]:
+    stretch = Stretch(folder, steps[0]["time"], steps[-1]["time"])
+    if not stretch.costs["generate/tokens"]:
         raise ConfigError(f"{folder}/trace.json has no requests of actors: how fast they are cannot be told")
     pushes = [row for row in steps if "push/stage" in row]
     pause = float(np.mean([row["push/pause"] for row in pushes]))
-    busy = window.seconds("actor-", "generate", "weight-pause")
-    prefill, decode, each = _decoding(window.costs, max(0.5 * busy, busy - pause * len(pushes) * window.actors))
+    busy = stretch.seconds("actor-", "generate", "weight-pause")
+    prefill, decode, each = _decoding(stretch.costs, max(0.5 * busy, busy - pause * len(pushes) * stretch.actors))
     trained = sum(row["tokens"] + default.prompt_length * row["sequences"] for row in steps[1:])
-    job, group = _rest(window, config)
-    saves = window.count("trainer-0", "save")
+    job, group = _rest(stretch, config)
+    saves = stretch.count("trainer-0", "save")
     return dataclasses.replace(
         default,
         kinds={kind: found for kind in config.algorithm.streams if (found := _responses(steps, kind)) is not None},
@@ -71,49 +71,11 @@ def measured(folder: Path, config: Config) -> Costs:
         job=job,
         group=group,
         step=0.0,
-        step_token=config.learner.ranks * window.seconds("trainer-0", "train", "snapshot") / trained,
+        step_token=config.learner.ranks * stretch.seconds("trainer-0", "train", "snapshot") / trained,
         stage=float(np.mean([row["push/stage"] for row in pushes])),
         pause=pause,
-        save=window.seconds("trainer-0", "save") / saves if saves else default.save,
+        save=stretch.seconds("trainer-0", "save") / saves if saves else default.save,
     )
-
-
-class Window:
-    """The trace of a run between two moments of the wall clock."""
-
-    def __init__(self, folder: Path, begin: float, end: float) -> None:
-        path = folder / "trace.json"
-        events = trace.read(path) if path.exists() else []
-        self._names = {e["pid"]: e["args"]["name"] for e in events if e["ph"] == "M"}
-        self._begin, self._end = begin, end
-        self._spans = [e for e in events if e["ph"] == "X"]
-        self.actors = sum(name.startswith("actor-") for name in self._names.values())
-        self.length = end - begin
-        self.costs: Counter[str] = Counter()
-        for event in events:
-            if event["ph"] == "C" and event["name"] == trace.COSTS and begin <= event["ts"] / 1e6 <= end:
-                self.costs.update(event["args"])
-
-    def seconds(self, part: str, *states: str) -> float:
-        """That parts whose names begin with `part` spent in `states`."""
-        return sum(self._within(e) for e in self._spans if self._is(e, part, states))
-
-    def count(self, part: str, state: str) -> int:
-        """How often `part` entered `state`; a span that was reported in pieces is one."""
-        ends: list[float] = []
-        for event in sorted((e for e in self._spans if self._is(e, part, (state,))), key=lambda e: float(e["ts"])):
-            if self._within(event) > 0:
-                if ends and event["ts"] - ends[-1] < 1.0:  # microseconds
-                    ends.pop()
-                ends.append(event["ts"] + event["dur"])
-        return len(ends)
-
-    def _is(self, event: Row, part: str, states: Sequence[str]) -> bool:
-        return event["name"] in states and str(self._names[event["pid"]]).startswith(part)
-
-    def _within(self, event: Row) -> float:
-        begin, end = float(event["ts"]) / 1e6, float(event["ts"] + event["dur"]) / 1e6
-        return max(0.0, min(self._end, end) - max(self._begin, begin))
 
 
 def _responses(steps: Sequence[Row], kind: Kind) -> Responses | None:
@@ -154,16 +116,16 @@ def _decoding(sums: Counter[str], busy: float) -> tuple[float, float, float]:
     return before, (1.0 - share) * step, share * step / decoding
 
 
-def _rest(window: Window, config: Config) -> tuple[float, float]:
+def _rest(stretch: Stretch, config: Config) -> tuple[float, float]:
     """Seconds of an executor shard for all that is asked after a request to the engine (several jobs, one after the
     other), and of an actor for a group besides generating and waiting for the executor."""
-    sums, shards, actors = window.costs, config.executor.shards, max(window.actors, 1)
+    sums, shards, actors = stretch.costs, config.executor.shards, max(stretch.actors, 1)
     jobs, requests, groups = (max(sums[name], 1.0) for name in ("executor", "generate", "episode"))
     inside = sum(sums[f"{what}/seconds"] for what in ("generate", "executor")) + sums["generate/lost"]
     besides = sums["episode/seconds"] - inside
     return (
-        jobs / requests * _alone(sums["executor/seconds"] / jobs, jobs / window.length / shards),
-        _alone(max(0.0, besides) / groups, groups / window.length / actors),
+        jobs / requests * _alone(sums["executor/seconds"] / jobs, jobs / stretch.length / shards),
+        _alone(max(0.0, besides) / groups, groups / stretch.length / actors),
     )
 
 

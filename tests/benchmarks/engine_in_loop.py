@@ -34,7 +34,8 @@ from typing import Any
 
 from actors.engine import environment
 from azr import base
-from azr.simulation.measured import Window, rows
+from azr.simulation.measured import rows
+from azr.simulation.stretch import Stretch
 from common.config import Config, load
 from common.types import Group, Int32Array
 from learner import trace
@@ -76,10 +77,10 @@ def in_the_loop(folder: Path, settings: Sequence[str]) -> Rate:
     begin = end - (1 - _SKIPPED) * summary["rollout"]["seconds"]
     events = [e for e in trace.read(folder / "trace.json") if e["ph"] == "C" and e["name"] == "tokens"]
     tokens = sum(e["args"]["tokens"] for e in events if begin < e["ts"] / 1e6 <= end)
-    window = Window(folder, begin, end)
-    states = {state: window.seconds("actor-0", state) / window.length for state in _STATES}
-    running = window.costs["generate/steps_running"] / window.costs["generate/steps"]
-    return Rate(tokens / window.length, running, states)
+    stretch = Stretch(folder, begin, end)
+    states = {state: stretch.seconds("actor-0", state) / stretch.length for state in _STATES}
+    running = stretch.costs["generate/steps_running"] / stretch.costs["generate/steps"]
+    return Rate(tokens / stretch.length, running, states)
 
 
 def recorded(folder: Path) -> list[Prompts]:
