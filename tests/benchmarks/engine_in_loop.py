@@ -4,15 +4,16 @@
 
 In the loop: `azr train tiny.yaml learner.kind=none`, with leases, executor, intake and their processes. Raw: vLLM's
 LLMEngine with the same settings, in one thread that submits and collects, on the prompts of that run in the order of
-their leases, with as many groups open as the run had episodes and as many samples of each prompt. Both have the cores
-of this process. Rounds alternate, and the ratio is within a round.
+their leases, with as many groups open as the run had episodes on average and as many samples of each prompt. Both have
+the cores of this process. Rounds alternate, and the ratio is within a round.
 
 `--answers N`: every answer has N tokens, by a copy of the model whose stop token is one that is never sampled; a
-proposal that does not stop is never valid, so tasks are asked of the identity alone, but answers are verified. 0: the
-answers of the preset, which stop.
+proposal that does not stop is never valid, so tasks are asked of the identity alone, and an answer is verified only
+where its text holds answer tags. 0: the answers of the preset, which stop.
 
 Tokens/s are of requests that completed after the first fifth of the time. `running`: sequences in the engine, with
-those that wait for a place; of the loop also where the actor's time went.
+those that wait for a place, on average over that time; `open`: groups under way; of the loop also where the actor's
+time went.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ Prompts = list[tuple[Int32Array, int]]  # of a group: a prompt, and how many sam
 class Rate:
     tokens_per_second: float
     running: float
+    open: float
     states: dict[str, float]  # share of the actor's time
 
 
@@ -79,8 +81,8 @@ def in_the_loop(folder: Path, settings: Sequence[str]) -> Rate:
     tokens = sum(e["args"]["tokens"] for e in events if begin < e["ts"] / 1e6 <= end)
     stretch = Stretch(folder, begin, end)
     states = {state: stretch.seconds("actor-0", state) / stretch.length for state in _STATES}
-    running = stretch.costs["generate/steps_running"] / stretch.costs["generate/steps"]
-    return Rate(tokens / stretch.length, running, states)
+    running, open_groups = (stretch.costs[name] / stretch.length for name in ("generate/area", "episode/seconds"))
+    return Rate(tokens / stretch.length, running, open_groups, states)
 
 
 def recorded(folder: Path) -> list[Prompts]:
@@ -111,13 +113,14 @@ class Raw:
         self._ids = itertools.count()
         self._open: dict[str, list[Any]] = {}  # request → [what its prompt still misses, the prompts after it]
 
-    def rate(self, groups: Sequence[Prompts], temperature: float = 1.0) -> Rate:
+    def rate(self, groups: Sequence[Prompts], open_groups: int, temperature: float = 1.0) -> Rate:
+        """With `open_groups` under way, at least one."""
         endless = itertools.cycle(groups)
         self._submit(iter([groups[0][0]]), temperature)  # as an actor does: the first request is slow
         while self._open:
             self._step(endless, temperature, more=False)
         began = time.perf_counter()
-        for _ in range(self._config.engine.episodes):
+        for _ in range(open_groups):
             self._submit(iter(next(endless)), temperature)
         done, tokens, moments = 0, [0], [(began, len(self._open))]
         while done < len(groups):
@@ -129,7 +132,7 @@ class Raw:
         kept = [i for i, (at, _) in enumerate(moments) if at >= first]
         seconds = moments[-1][0] - moments[kept[0]][0]
         area = sum((moments[i][0] - moments[i - 1][0]) * moments[i - 1][1] for i in kept[1:])
-        return Rate(sum(tokens[i] for i in kept[1:]) / seconds, area / seconds, {})
+        return Rate(sum(tokens[i] for i in kept[1:]) / seconds, area / seconds, open_groups, {})
 
     def _step(self, groups: Iterator[Prompts], temperature: float, more: bool = True) -> tuple[int, int]:
         """Groups that ended, and tokens of requests that did."""
@@ -176,10 +179,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60, help="batches of a round")
     parser.add_argument("--json", type=Path, metavar="OUT")
     parser.add_argument("--raw", type=Path, metavar="RUN", help=argparse.SUPPRESS)
+    parser.add_argument("--open", type=int, default=1, help=argparse.SUPPRESS)
     parsed = parser.parse_args()
     if parsed.raw:
         config = load(parsed.raw / "config.yaml")
-        print(json.dumps(vars(Raw(config).rate(recorded(parsed.raw)))))
+        print(json.dumps(vars(Raw(config).rate(recorded(parsed.raw), parsed.open))))
         return
     found: list[tuple[Rate, Rate]] = []
     with tempfile.TemporaryDirectory(prefix="azr-bench-") as folder:
@@ -188,18 +192,20 @@ def main() -> None:
             model = unstoppable(Path(base.located(load("tiny.yaml").model).path), Path(folder) / "model")
             own = [f"model.path={model}", "model.build=false", f"engine.max_tokens={parsed.answers}", "seeds.tasks=0"]
             settings = [*own, *settings]
-        print("in the loop, tokens/s  (running)   raw, tokens/s  (running)   ratio   actor's time in the loop")
+        print("in the loop, tokens/s  (running)   raw, tokens/s  (running)   open   ratio   actor's time in the loop")
         for number in range(parsed.rounds):
             run = Path(folder) / f"round-{number}"
             loop = in_the_loop(run, settings)
             alone = environment(load(run / "config.yaml").engine.threads)  # before torch is imported
-            said = _child("tests.benchmarks.engine_in_loop", "--raw", str(run), **alone)
+            as_many = str(max(1, round(loop.open)))
+            said = _child("tests.benchmarks.engine_in_loop", "--raw", str(run), "--open", as_many, **alone)
             raw = Rate(**json.loads(said.splitlines()[-1]))
             found.append((loop, raw))
+            ratio = loop.tokens_per_second / raw.tokens_per_second
             states = ", ".join(f"{state} {share:.1%}" for state, share in loop.states.items() if share)
             print(
                 f"{loop.tokens_per_second:21.0f}  {loop.running:9.1f}  {raw.tokens_per_second:14.0f}  "
-                f"{raw.running:9.1f}  {loop.tokens_per_second / raw.tokens_per_second:6.3f}   {states}",
+                f"{raw.running:9.1f}  {raw.open:5.0f}  {ratio:6.3f}   {states}",
                 flush=True,
             )
     ratios = [loop.tokens_per_second / raw.tokens_per_second for loop, raw in found]
