@@ -7,10 +7,10 @@ a group to solve six; answers are in up to four spans. Bytes are those of the fr
 ZMTP add to each (42 bytes at most).
 
 Intake: the intake itself (server, decoding, checks, admission, lease ledger, journal) on the first core of this
-process, one actor on the last. It is held until a burst of groups has arrived, so that it hardly waits for the actor,
-and takes them in at once. Answers per second of CPU time of its process, all threads and the decryption included, are
-what one core can do, also where others use it. Twice: up to the journal, and with batches of 12 groups of each kind,
-their shares and an fsync for each.
+process, one actor on the last. It grants a burst of leases, is held until their groups have arrived, so that it hardly
+waits for the actor, and takes them in at once. Answers per second of CPU time of its process, from the end of the first
+burst to the end of the last with all threads and the decryption, are what one core can do, also where others use it.
+Twice: up to the journal, and with batches of 12 groups of each kind, their shares and an fsync for each.
 
 Trainer: CPU time of a process that receives such batches as its share and does nothing else, by token of it.
 """
@@ -153,18 +153,17 @@ async def intake(groups: int, bursts: int, folder: Path) -> float:
 
     async def notify(peer: Peer, message: object) -> None: ...
 
-    served, used = Served(config, folder, tasks, [], SystemClock(), notify), 0.0
+    served, ends = Served(config, folder, tasks, [], SystemClock(), notify), list[float]()
     async with _served(served, "actor"):
-        for number in range(bursts + 1):
+        for _ in range(bursts + 1):  # the first one warms up
             await served.granted.wait()
             served.granted.clear()
-            began = time.process_time()
             time.sleep(HOLD)  # noqa: ASYNC251 - nothing else is to happen
             await served.taken.wait()
             served.taken.clear()
-            used += (time.process_time() - began) * (number > 0)  # the first one warms up
+            ends.append(time.process_time())
     served.close()
-    return bursts * BURST * (SAMPLES + 0.5) / used  # half of the kinds have one more
+    return bursts * BURST * (SAMPLES + 0.5) / (ends[-1] - ends[0])  # half of the kinds have one more
 
 
 async def shares() -> float:
