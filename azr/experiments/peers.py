@@ -5,9 +5,9 @@ stop token, temperature, loss (PPO clip on advantages of the group, every token 
 numbers. The learning rate is next to nothing, so both sample the base model's answers all along and differ in speed
 alone. Each system is first tried in several ways and measured in its own fastest; then they take turns.
 
-Not the same, in TRL's favour: a reward is the comparison of two strings there, a sandboxed execution here; and what it
-trains was sampled a moment ago, while ours is up to `staleness.eta` batches old, which is what makes it asynchronous.
-In ours: both systems are measured while they run, and without the start of either.
+Not the same, in TRL's favour: a reward is the comparison of two strings there, a sandboxed execution here. In ours:
+what it trains is up to `staleness.eta` batches old, which is what makes it asynchronous; TRL's was sampled a moment
+ago. The start of neither is in its rate.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """CPU time of forward and backward passes over a batch of short answers, each prompt once per answer and once per row.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.shared_prompts MODEL [REPEATS]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.shared_prompts MODEL... [--repeats 7]
 
 24 prompts of 14 to 21 tokens with 8 answers each; of three prompts one has answers of 5 tokens, one of 4 and one of 6
 to 38, about what the tiny base gives to deduction, abduction and induction. Tokens are random: that changes no cost.
-Time of the processor, since other work on the machine adds to that of the wall; the median of REPEATS (7), by turns.
+Time of the processor, since other work on the machine adds to that of the wall; the median of the repeats, by turns.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +39,7 @@ def batch(rng: np.random.Generator) -> list[TrainSequence]:
     return rows
 
 
-def main(model: Path, repeats: int) -> None:
+def measure(model: Path, repeats: int) -> None:
     torch.set_num_threads(1)
     policy, rows = load_policy(model), batch(np.random.default_rng(0))
 
@@ -63,10 +63,19 @@ def main(model: Path, repeats: int) -> None:
             began = time.process_time()
             run()
             seconds[way].append(time.process_time() - began)
-    print(f"{len(rows)} sequences\nmicro_batch_tokens  share_prompts  CPU ms")
+    print(f"{model}: {len(rows)} sequences\nmicro_batch_tokens  share_prompts  CPU ms")
     for (tokens, share), found in seconds.items():
         print(f"{tokens:>18}  {share!s:>13}  {1e3 * median(found[1:]):>6.0f}")
 
 
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL")
+    parser.add_argument("--repeats", type=int, default=7)
+    parsed = parser.parse_args()
+    for model in parsed.models:
+        measure(model, parsed.repeats)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 7)
+    main()
