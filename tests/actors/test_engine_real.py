@@ -97,22 +97,6 @@ async def test_running_requests_go_on_under_pushed_weights(engine: Engine, folde
     sender.close()
 
 
-async def test_another_run_begins_with_epochs_and_versions_of_its_own(engine: Engine, folder: Path) -> None:
-    """Equal numbers as in the run before: what was left of it would be taken for its own."""
-    from tests.actors import models
-
-    prompt, new = models.sequence(70, 3), models.random_model(folder / "b", 1)
-    for model in (models.random_model(folder / "a", 0), new):
-        await engine.reset()
-        sender = models.Sender(0)
-        await sender.stage(engine, model, 1)
-        await engine.commit(1)
-        (answer,) = await engine.generate(prompt, n=1, temperature=1.0, seed=0, max_tokens=20)
-        assert {s.version for s in answer.spans} == {1}
-        assert models.worst(model, prompt, answer, 1) < TOLERANCE
-        sender.close()
-
-
 async def test_samples_of_a_group_are_independent(engine: Engine) -> None:
     from tests.actors import models
 
