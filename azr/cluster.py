@@ -91,8 +91,9 @@ class Cluster:
         are processes of their own for each run.
         """
         progress("starting intake and learner; engines and sandboxes are there")
+        keep_to(self.placement.ray)
         for name in [n for n in self.parts if not n.startswith(KEPT)]:
-            ray.kill(self.parts.pop(name).handle)
+            self._kill(self.parts.pop(name))
         self.config, self.network, self.folder, self.resume = config, network, folder, None
         for part in self.parts.values():
             part.restarts = 0
@@ -144,14 +145,20 @@ class Cluster:
             ) from error
 
     def _create(self, name: str, cls: type[Process]) -> Part:
+        old = self.parts.get(name)
+        part = Part(name, self._spawn(name, cls), restarts=old.restarts + 1 if old else 0)
+        self.parts[name] = part
+        return part
+
+    def _spawn(self, name: str, cls: type[Process]) -> Any:
+        """The handle of a new process."""
         role = name.partition("-")[0]
         remote = ray.remote(num_cpus=CPUS[role], max_restarts=0, max_concurrency=64 if role != "trainer" else 4)(cls)
         log_file = self.folder / "logs" / f"{name}.log"
-        old = self.parts.get(name)
-        part = Part(name, remote.remote(name, self.network, self.folder, self.placement.role(role), log_file))
-        part.restarts = old.restarts + 1 if old else 0
-        self.parts[name] = part
-        return part
+        return remote.remote(name, self.network, self.folder, self.placement.role(role), log_file)
+
+    def _kill(self, part: Part) -> None:
+        ray.kill(part.handle)
 
     def _kept(self, name: str, cls: type[Process]) -> Part:
         """The part of the run before, if there was one."""
@@ -247,7 +254,7 @@ class Cluster:
         return on and trains and isinstance(error, RayActorError) and self.network.folder is not None
 
     async def _restart(self, part: Part) -> None:
-        ray.kill(part.handle)
+        self._kill(part)
         role, _, index = part.name.partition("-")
         if role == "intake":
             await self._restart_intake()
@@ -278,7 +285,7 @@ class Cluster:
             except RayError as error:
                 log.warning("%s did not take the new %s: %s", actor.name, name, self._failure(actor, error).what)
                 if self.shards[index] != known:
-                    ray.kill(actor.handle)  # dead, or waiting at the old address; started again it gets the new one
+                    self._kill(actor)  # dead, or waiting at the old address; started again it gets the new one
 
     async def _restart_actor(self, name: str, index: int) -> None:
         part = self._create(name, ActorProcess)
@@ -350,7 +357,7 @@ class Cluster:
         for part in self.parts.values():
             if part.running is not None:
                 part.running.cancel()
-            ray.kill(part.handle)
+            self._kill(part)
         await asyncio.to_thread(ray.shutdown)
 
     def _failure(self, part: Part, error: RayError) -> PartFailed:

@@ -21,6 +21,7 @@ from typing import Any
 
 from azr.cluster import Cluster
 from azr.guard import Guard, guarded
+from azr.placement import keep_to
 from azr.tracking import Tracking
 from azr.view import View, table
 from azr.wiring import Network
@@ -53,9 +54,9 @@ def hosting() -> Iterator[Host]:
 class Host:
     """`sockets`: private folder of ipc sockets."""
 
-    def __init__(self, guard: Guard, sockets: Path) -> None:
-        self._guard, self._sockets = guard, sockets
-        self._cores = os.sched_getaffinity(0)  # a cluster keeps this process to those of Ray
+    def __init__(self, guard: Guard, sockets: Path, made: type[Cluster] = Cluster) -> None:
+        self._guard, self._sockets, self._made = guard, sockets, made
+        self._cores = os.sched_getaffinity(0)  # a cluster keeps this process to those of Ray, while a run is made
         self._cluster: Cluster | None = None
 
     async def perform(self, run: Run) -> dict[str, Any]:
@@ -63,12 +64,15 @@ class Host:
         logging.basicConfig(filename=run.folder / "driver.log", level=logging.INFO, force=True)
         if self._cluster is not None and (run.start is not None or not self._cluster.fits(run.config)):
             await self.stop()
-        with View(run.config, run.folder) as view, Tracking(run.config, run.folder) as tracking:
-            try:
-                summary = await self._perform(run, view, tracking)
-            except BaseException:
-                await self.stop()
-                raise
+        try:
+            with View(run.config, run.folder) as view, Tracking(run.config, run.folder) as tracking:
+                try:
+                    summary = await self._perform(run, view, tracking)
+                except BaseException:
+                    await self.stop()
+                    raise
+        finally:
+            keep_to(sorted(self._cores))  # what the next run asks for is compared with them
         print(table(summary, run.folder))
         return summary
 
@@ -83,7 +87,7 @@ class Host:
 
         network = self._network(run)
         if self._cluster is None:
-            found = Cluster(run.config, network, run.folder, run.start, self._guard.remember, usable=self._cores)
+            found = self._made(run.config, network, run.folder, run.start, self._guard.remember, usable=self._cores)
             cluster = self._cluster = found
             await cluster.start(view.progress)
         else:
