@@ -210,15 +210,16 @@ class Cluster:
         """Until the run is over. Starts late actors, restarts failed ones, raises the failure of anything else."""
         late = asyncio.create_task(self._late_actors(progress))
         try:
-            while not self._intake_runs.done():
+            while not self._intake_runs.done() or self._intake_runs.exception() is not None:
                 if late.done():
                     late.result()
                 watched = {p.running: p for p in self.parts.values() if p.running is not None}
                 done, _ = await asyncio.wait(
                     {*watched, *([late] if not late.done() else [])}, return_when=asyncio.FIRST_COMPLETED
                 )
-                for task in done - {late}:
-                    await self._ended(watched[task], progress)
+                ended = [watched[task] for task in done - {late}]
+                for part in sorted(ended, key=lambda part: part.name == "intake"):  # it is replaced beside live ones
+                    await self._ended(part, progress)
         finally:
             late.cancel()
         await self._settle()
@@ -307,7 +308,11 @@ class Cluster:
         """Actors beyond the first join once version engine.join_after is in service."""
         waiting = [p for n, p in self.parts.items() if n.startswith("actor") and p.running is None]
         if waiting:
-            await self.parts["intake"].handle.reached.remote(self.config.engine.join_after)
+            intake = self.parts["intake"]
+            try:
+                await intake.handle.reached.remote(self.config.engine.join_after)
+            except RayError as error:
+                raise self._failure(intake, error) from None
         for part in waiting:
             progress(f"{part.name} joins")
             part.running = self._run(part, part.handle.run.remote(self.intake, self.shards))
@@ -326,7 +331,6 @@ class Cluster:
 
     async def _settle(self) -> None:
         """The intake is done: let the others end by themselves."""
-        await self._reraise(self.parts["intake"], self._intake_runs)
         ending = ("trainer", "actor")
         others = {p.running: p for n, p in self.parts.items() if p.running is not None and n.startswith(ending)}
         if others:
