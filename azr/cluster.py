@@ -45,6 +45,12 @@ class Part:
     restarts: int = 0
     key: bytes = b""  # public; empty on ipc
 
+    @property
+    def idle(self) -> bool:
+        """Whether it lives and may be asked to run: it has not run yet, or ended well."""
+        task = self.running
+        return task is None or (task.done() and not task.cancelled() and task.exception() is None)
+
 
 @dataclass
 class Cluster:
@@ -88,15 +94,20 @@ class Cluster:
         """After a run that ended well begin another, which `fits`, from the base model.
 
         Engines and sandboxes are kept, and the first push of the new learner replaces the weights. Intake and learner
-        are processes of their own for each run.
+        are processes of their own for each run, and so is an actor that has not ended with the last one.
         """
         progress("starting intake and learner; engines and sandboxes are there")
         keep_to(self.placement.ray)
-        for name in [n for n in self.parts if not n.startswith(KEPT)]:
-            self._kill(self.parts.pop(name))
+        for part in list(self.parts.values()):
+            if part.name.startswith("executor") or (part.name.startswith("actor") and part.idle):
+                part.restarts, part.running = 0, None
+                continue
+            if part.running is not None:
+                part.running.cancel()
+            self._kill(self.parts.pop(part.name))
+        self.reports = ShardReports()
         self.config, self.network, self.folder, self.resume = config, network, folder, None
         for part in self.parts.values():
-            part.restarts = 0
             await self._within(part, part.handle.assign.remote(network, folder, Path(self._log(part))))
         await self._begin()
 
@@ -112,7 +123,7 @@ class Cluster:
         await self._introduce(*actors, *ranks)
         self.intake = await self._within(intake, intake.handle.start.remote(step if self.resume else None))
         self.shards = [await self._within(part, part.handle.start.remote()) for part in shards]
-        master = await ranks[0].handle.rendezvous.remote() if ranks else None
+        master = await self._within(ranks[0], ranks[0].handle.rendezvous.remote()) if ranks else None
         checkpoint = self.resume[1] if self.resume else None
         starting = [self._within(p, p.handle.start.remote(i, master, checkpoint)) for i, p in enumerate(ranks)]
         starting += [self._within(p, p.handle.start.remote(i)) for i, p in enumerate(actors)]
@@ -298,7 +309,7 @@ class Cluster:
     async def _introduce(self, *parts: Part) -> None:
         """Tell the servers the keys of `parts`."""
         for part in parts:
-            part.key = await part.handle.public_key.remote()
+            part.key = await self._within(part, part.handle.public_key.remote())
         for name, server in self.parts.items():
             if name == "intake" or name.startswith("executor"):
                 with suppress(RayError):  # one that is dead is told all keys when it is started again

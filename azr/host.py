@@ -85,21 +85,30 @@ class Host:
     async def _perform(self, run: Run, view: View, tracking: Tracking) -> dict[str, Any]:
         from ray.exceptions import RayError
 
-        network = self._network(run)
-        if self._cluster is None:
-            found = self._made(run.config, network, run.folder, run.start, self._guard.remember, usable=self._cores)
-            cluster = self._cluster = found
+        try:
+            cluster = await self._started(run, view)
+            return await self._watched(cluster, run, view, tracking)
+        except RayError as error:
+            raise PartFailed("ray", str(error).splitlines()[0], log=str(run.folder / "logs")) from error
+
+    async def _started(self, run: Run, view: View) -> Cluster:
+        network, cluster = self._network(run), self._cluster
+        if cluster is None:
+            made = self._made(run.config, network, run.folder, run.start, self._guard.remember, usable=self._cores)
+            cluster = self._cluster = made
             await cluster.start(view.progress)
         else:
-            cluster = self._cluster
             await cluster.change(run.config, network, run.folder, view.progress)
         self._guard.remember()  # Ray's helpers come up behind its start
+        return cluster
+
+    async def _watched(self, cluster: Cluster, run: Run, view: View, tracking: Tracking) -> dict[str, Any]:
+        from ray.exceptions import RayError
+
         summary: dict[str, Any] | None = None
         watching = asyncio.create_task(_watch(cluster, view, tracking))
         try:
             await cluster.supervise(view.progress)
-        except RayError as error:
-            raise PartFailed("ray", str(error).splitlines()[0], log=str(run.folder / "logs")) from error
         finally:
             watching.cancel()
             with suppress(TimeoutError, RayError):

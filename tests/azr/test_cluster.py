@@ -70,10 +70,12 @@ async def supervised(cluster: FakeCluster) -> AsyncIterator[asyncio.Task[None]]:
 
 
 async def until(true: Callable[[], bool], watching: asyncio.Task[None]) -> None:
-    """Or until the run has ended."""
-    while not true() and not watching.done():
+    """Within a thousand turns of the loop, and before the run has ended."""
+    for _ in range(1000):
+        if true() or watching.done():
+            break
         await asyncio.sleep(0)
-    assert true(), watching.result()
+    assert true(), watching
 
 
 # -- the intake --------------------------------------------------------------------------------------------------
@@ -156,3 +158,68 @@ async def test_late_actors_that_wait_for_a_dead_intake_name_it(tmp_path: Path) -
         with pytest.raises(PartFailed, match="intake") as raised:
             await watching
     assert raised.value.log == str(tmp_path / "logs" / "intake.log")
+
+
+# -- the next run ------------------------------------------------------------------------------------------------
+
+
+async def finished(folder: Path, *settings: str, left: tuple[str, ...] = ()) -> FakeCluster:
+    """After a run in which all but the actors `left` ended."""
+    cluster = await started(folder, "cluster.grace=0.1", *settings)
+    async with supervised(cluster) as watching:
+        await until(lambda: all(p.running for p in cluster.parts.values()), watching)
+        end(cluster, *(name for name in cluster.parts if name not in left and not name.startswith("executor")))
+        await watching
+    return cluster
+
+
+async def test_the_next_run_has_engines_and_sandboxes_of_the_one_before(tmp_path: Path) -> None:
+    cluster = await finished(tmp_path)
+    await changed(cluster, tmp_path / "second", "cluster.grace=0.1")
+    assert cluster.killed == ["intake", "trainer-0"]
+    assert cluster.made == [*FIRST, "intake", "trainer-0"]
+    assert (
+        handle(cluster, "actor-0").called.count("assign") == handle(cluster, "executor-0").called.count("assign") == 1
+    )
+
+
+async def test_late_actors_join_late_in_the_next_run_too(tmp_path: Path) -> None:
+    late = ("cluster.grace=0.1", "engine.actors=2", "engine.join_after=1")
+    cluster = await finished(tmp_path, *late)
+    await changed(cluster, tmp_path / "second", *late)
+    actor = handle(cluster, "actor-1")
+    assert actor.called.count("start") == 2 and actor.called.count("run") == 1
+    async with supervised(cluster) as watching:
+        await until(lambda: actor.called.count("run") == 2, watching)
+    assert handle(cluster, "intake").called.count("reached") == 1
+
+
+async def test_an_actor_that_has_not_ended_is_made_anew(tmp_path: Path) -> None:
+    cluster = await finished(tmp_path, left=("actor-0",))
+    old = handle(cluster, "actor-0")
+    await changed(cluster, tmp_path / "second", "cluster.grace=0.1")
+    assert "actor-0" in cluster.killed and "assign" not in old.called
+    assert handle(cluster, "actor-0") is not old and cluster.made.count("actor-0") == 2
+    assert cluster.parts["actor-0"].restarts == 0
+
+
+async def test_what_a_shard_tells_of_one_run_is_not_told_in_the_next(tmp_path: Path) -> None:
+    cluster = await finished(tmp_path)
+    shard, told = handle(cluster, "executor-0"), iter(["first", "second"])
+    shard.answers["report"] = lambda: Report("executor-0", {next(told): 1.0})
+    asking = asyncio.create_task(cluster.reports.collect(cluster.parts))
+    await asyncio.sleep(0)
+    asking.cancel()  # whoever watched the first run
+    await changed(cluster, tmp_path / "second", "cluster.grace=0.1")
+    (report,) = await cluster.reports.collect(cluster.parts)
+    assert report.ledger == {"second": 1.0}
+
+
+async def test_a_part_that_dies_while_it_is_introduced_is_named(tmp_path: Path) -> None:
+    def dead() -> None:
+        raise RayActorError()
+
+    cluster = await finished(tmp_path)
+    handle(cluster, "actor-0").answers["public_key"] = dead
+    with pytest.raises(PartFailed, match="actor-0: its process died"):
+        await changed(cluster, tmp_path / "second", "cluster.grace=0.1")
