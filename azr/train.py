@@ -101,6 +101,5 @@ def _require_fit(config: Config) -> Config:
     if result.errors:
         raise ConfigError("this configuration cannot run here\n" + "\n".join(map(str, result.errors)))
     model = result.config.model
-    if model.build and not Path(model.path).exists():
-        base.build(Path(model.path), steps=model.base_steps, seed=model.base_seed)
+    base.ensure(model)
     return dataclasses.replace(config, model=dataclasses.replace(model, build=False))

@@ -38,3 +38,9 @@ def located(model: ModelConfig) -> ModelConfig:
 
     digest = Recipe(steps=model.base_steps, seed=model.base_seed).digest
     return dataclasses.replace(model, path=str(path.with_name(f"{path.name}-{digest}")))
+
+
+def ensure(model: ModelConfig, log: Callable[[str], None] = print) -> None:
+    """Build the base model of `model`, which is `located`, if it is asked for and missing. Takes minutes."""
+    if model.build and not Path(model.path).exists():
+        build(Path(model.path), steps=model.base_steps, seed=model.base_seed, log=log)

@@ -147,8 +147,7 @@ def _fastest_way(ours: Ours, skip: int, say: Callable[[str], None]) -> tuple[tup
 def _with_model(config: Config) -> Config:
     """`config` with the folder of its base model, which is made if it is missing."""
     model = base.located(config.model)
-    if not Path(model.path).exists():
-        base.build(Path(model.path), steps=model.base_steps, seed=model.base_seed)
+    base.ensure(model)
     return dataclasses.replace(config, model=dataclasses.replace(model, path=str(Path(model.path).absolute())))
 
 

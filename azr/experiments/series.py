@@ -2,6 +2,8 @@
 
 A run that fails is an outcome and the others go on, with new processes. What is finished is never run again, and a run
 that was interrupted is continued (azr.experiments.cells). What a run prints goes to its log.
+
+Base models that are missing are built before the first run: inside the event loop an interrupt would have to wait.
 """
 
 from __future__ import annotations
@@ -14,20 +16,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from azr import base
+from azr.check import examine
 from azr.experiments.cells import Cell, Outcome, can_go_on, finished, put_aside
 from azr.host import Run, cancel_on_signals, hosting
+from azr.machine import inspect
 from azr.train import prepared
-from common.config import Config, RunConfig, load
+from common.config import Config, ModelConfig, RunConfig, load
 from common.errors import AzrError
 
 
 def perform_all(cells: Sequence[Cell], folder: Path, say: Callable[[str], None]) -> list[Outcome]:
     """In this order, below `folder`. KeyboardInterrupt when interrupted, with no process left."""
+    for model in models(cells, folder):
+        base.ensure(model, say)
     with hosting() as host:
         try:
             return asyncio.run(Series(host, folder, say).perform(cells))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
+
+
+def models(cells: Sequence[Cell], folder: Path) -> list[ModelConfig]:
+    """What the runs that are to be made start from, each once. A run that cannot be made here says so itself."""
+    wanted = [cell.config for cell in cells if not finished(folder / "runs" / cell.run, cell.config)]
+    examined = [examine(config, inspect(folder)) for config in wanted]
+    return list(dict.fromkeys(found.config.model for found in examined if not found.errors))
 
 
 class Performer(Protocol):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from azr.experiments.cells import Cell, Outcome
-from azr.experiments.series import Series
+from azr.experiments.series import Series, models
 from azr.host import Run
 from common.config import Config, load, to_yaml
 from common.errors import PartFailed
@@ -52,8 +52,8 @@ def prepare(config: Config, resume: Path | None) -> Iterator[Run]:
     yield Run(config, folder, (1, folder) if resume else None)
 
 
-def cell(name: str) -> Cell:
-    config = load(PRESET, ["learner.steps=8", "eval.tasks=2"])
+def cell(name: str, *settings: str) -> Cell:
+    config = load(PRESET, ["learner.steps=8", "eval.tasks=2", *settings])
     return Cell(name, 0, 0, PRESET, (), config)
 
 
@@ -103,3 +103,14 @@ async def test_a_run_that_only_lacks_its_last_evaluation_is_begun_again_and_its_
     await perform(host, tmp_path, "one")
     assert host.made == [("one", False)]
     assert sum("failed1" in path.name for path in (tmp_path / "runs").iterdir()) == 1
+
+
+async def test_base_models_of_runs_that_are_to_be_made_are_known_before_the_first(tmp_path: Path) -> None:
+    place = f"model.path={tmp_path / 'base'}"
+    one, two = cell("one", place), cell("two", place, "learner.lr=1e-5")
+    other, never = cell("other", place, "model.base_seed=2"), cell("never", place, "cluster.cores.ray=99999")
+    found = models([one, two, other, never], tmp_path)
+    assert [model.base_seed for model in found] == [1, 2]
+    assert all(Path(model.path).name.startswith("base-") and model.build for model in found)
+    await Series(FakeHost(), tmp_path, str, prepare).perform([other])
+    assert models([one, two, other, never], tmp_path) == found[:1]
