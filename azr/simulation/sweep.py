@@ -82,7 +82,7 @@ def of_run(folder: Path) -> dict[str, Any]:
     seconds = kept[-1]["time"] - steps[len(steps) // RAMP]["time"]
     tokens = sum(row["tokens"] for row in kept)
     summary = folder / "summary.json"
-    shares = json.loads(summary.read_text()).get("shares", {}) if summary.exists() else {}
+    shares = json.loads(summary.read_text()).get("ledger", {}) if summary.exists() else {}
     return {
         "sequences_per_second": sum(row["sequences"] for row in kept) / seconds,
         "mean_staleness": sum(row["staleness/mean"] * row["tokens"] for row in kept) / tokens,

@@ -94,6 +94,10 @@ def test_costs_of_a_run_by_hand(tmp_path: Path) -> None:
     assert costs.group == pytest.approx(0.4 / (1 + 0.4 * 1.0))
     assert of_run(tmp_path)["sequences_per_second"] == pytest.approx(8.0)
     assert of_run(tmp_path)["mean_staleness"] == pytest.approx(1.5)
+    assert of_run(tmp_path)["actors"] == 1  # it was cut short and left no summary
+    ledger = {"intake": {}, "actor-0": {"generate": 1.0}, "actor-1": {"generate": 1.0}}
+    (tmp_path / "summary.json").write_text(json.dumps({"ledger": ledger}))
+    assert of_run(tmp_path)["actors"] == 2
 
 
 def test_a_decoding_step_is_latency_and_throughput(tmp_path: Path) -> None:
