@@ -10,6 +10,7 @@ A run that fails is reported and the others go on. What is finished is never run
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,9 @@ class Plan:
             raise ConfigError("--etas must be 0 or more")
         if unknown := [policy for policy in self.kv if policy not in POLICIES]:
             raise ConfigError(f"--kv knows {', '.join(POLICIES)}; not {', '.join(unknown)}")
+        for option, values in (("--etas", self.etas), ("--losses", self.losses), ("--kv", self.kv)):
+            if twice := [str(value) for value, count in Counter(values).items() if count > 1]:
+                raise ConfigError(f"{option}: {', '.join(twice)} more than once; more runs of a setting are --seeds")
 
     def runs(self) -> Iterator[tuple[Setting, int]]:
         """(setting, RL seed): seeds after each other, so that an unfinished sweep has all settings; but a KV policy

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,19 @@ def test_losses_are_named_with_their_minibatches() -> None:
     for wrong in ("pppo", "ppo:x", "ppo:-1", ""):
         with pytest.raises(ConfigError, match="--losses knows ppo, "):
             Loss.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("option", "plan"),
+    [
+        ("--losses: ppo ", {"losses": (Loss.parse("ppo"), Loss.parse("ppo:1"))}),
+        ("--etas: 4 ", {"etas": (4, 0, 4)}),
+        ("--kv: keep ", {"kv": ("keep", "keep")}),
+    ],
+)
+def test_a_setting_that_is_named_twice_would_count_as_more_seeds(option: str, plan: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=option):
+        Plan(**plan)
 
 
 # -- figures -----------------------------------------------------------------------------------------------------
