@@ -6,7 +6,8 @@ these cores and the learner as many threads: the best synchronous use of them in
 them in reverse, against drift of the machine.
 
 Trained sequences a second are counted where a run has found its pace (azr.experiments.pace). Nothing is evaluated or
-saved meanwhile. A run that fails is reported, and its pair is in no figure; what is finished is never run again.
+saved meanwhile. A run that fails is reported, and its pair is in no figure. A seed whose runs are all finished is never
+run again; else all of them are, since runs that were made hours apart are no pair.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from azr.experiments import overlap_report
-from azr.experiments.cells import TRAIN, Cell, Outcome, interruptible, perform
+from azr.experiments.cells import TRAIN, Cell, Outcome, finished, interruptible, perform, put_aside
 from azr.experiments.pace import Pace, measure
 from azr.experiments.pairs import CELLS, LOCKSTEP, OVERLAP
 from azr.guard import guarded
 from azr.lock import held
 from common.config import Config, load
 from common.cores import CoresConfig, cores
-from common.errors import ConfigError, PartFailed
+from common.errors import AzrError, ConfigError, PartFailed
 
 DEFAULTS = (
     "eval.tasks=0",
@@ -71,6 +72,8 @@ def overlap(
     try:
         with held(out), interruptible(), guarded():
             for number, cell in enumerate(cells, 1):
+                if (number - 1) % len(CELLS) == 0:
+                    _begin_anew(cells[number - 1 : number - 1 + len(CELLS)], out / "runs")
                 say(f"[{number}/{len(cells)}] {cell}")
                 outcomes.append(perform(cell, out, command, whole=True))
                 say(f"        {outcomes[-1].failure or 'done'}: {outcomes[-1].folder}")
@@ -82,6 +85,13 @@ def overlap(
     say(overlap_report.write(runs, failures, config, out))
     say(f"written: {out}/results.json, runs.csv, table.md, overlap.svg")
     return not failures
+
+
+def _begin_anew(pair: Sequence[Cell], runs: Path) -> None:
+    """Put the runs of one seed aside, unless all are finished."""
+    if not all(finished(runs / cell.run, cell.config) for cell in pair):
+        for cell in pair:
+            put_aside(runs / cell.run)
 
 
 def warmup(config: Config) -> int:
@@ -121,8 +131,8 @@ def _measured(outcomes: Sequence[Outcome], cut: int) -> tuple[dict[int, dict[str
         name = outcome.cell.name
         try:
             found = measure(outcome.folder, cut, lockstep=name != OVERLAP)
-        except PartFailed as failure:
-            failures.append(f"{outcome.cell}: {failure.what}")
+        except AzrError as failure:
+            failures.append(f"{outcome.cell}: {failure.what if isinstance(failure, PartFailed) else failure}")
             continue
         runs.setdefault(outcome.cell.seed, {})[name] = found
     return runs, failures

@@ -60,7 +60,7 @@ def measure(run: Path, warmup: int, *, lockstep: bool) -> Pace:
 
 
 def pace(timeline: Timeline, rows: Sequence[Mapping[str, float]], warmup: int, *, lockstep: bool) -> Pace | None:
-    """`rows` of metrics.jsonl. None if too little is left."""
+    """`rows` of metrics.jsonl. None if too little is left; PartFailed if marks or rows of its steps are missing."""
     batches = {mark.args["step"]: mark.at for mark in timeline.marks if mark.name == "batch"}
     ends = {mark.args["step"]: mark.at for mark in timeline.marks if mark.name == "step"}
     last_formed = max(batches.values(), default=0.0)
@@ -71,6 +71,8 @@ def pace(timeline: Timeline, rows: Sequence[Mapping[str, float]], warmup: int, *
     begin, end, steps = ends[first], ends[last], last - first
     trained = range(first + 1, last + 1)
     sizes = {int(row["step"]): int(row["sequences"]) for row in rows if "sequences" in row}
+    if lacking := [step for step in trained if step not in sizes]:
+        raise PartFailed("experiment", f"metrics.jsonl lacks step {lacking[0]}", hint="make the run again")
     generating, training = _phases(timeline, batches, trained) if lockstep else (0.0, 0.0)
     cut = timeline.between(begin, end)
     path = critical_path(cut)
@@ -88,5 +90,8 @@ def pace(timeline: Timeline, rows: Sequence[Mapping[str, float]], warmup: int, *
 
 def _phases(timeline: Timeline, batches: Mapping[int, float], steps: Sequence[int]) -> tuple[float, float]:
     versions = {mark.args["version"]: mark.at for mark in timeline.marks if mark.name == "version"}
+    for name, marks, wanted in (("batch", batches, steps), ("version", versions, [*steps, steps[-1] + 1])):
+        if lacking := [number for number in wanted if number not in marks]:
+            raise PartFailed("experiment", f"its trace lacks the mark of {name} {lacking[0]}", hint="make it again")
     generating = fmean(batches[step] - versions[step] for step in steps)
     return generating, fmean(versions[step + 1] - batches[step] for step in steps)

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from azr.experiments.pace import Pace, pace
 from azr.experiments.pairs import BOTH, CELLS, LOCKSTEP, OVERLAP, Pair, targets
 from azr.timeline import of
 from common.config import load
-from common.errors import ConfigError
+from common.errors import ConfigError, PartFailed
 from tests.fakes import paced_train
 from tests.project import ROOT
 
@@ -189,7 +190,7 @@ def test_from_plan_to_report(tmp_path: Path) -> None:
     assert str(tmp_path) not in (tmp_path / "results.json").read_text()
 
 
-def test_a_failing_run_loses_its_pair_alone_and_is_begun_again(tmp_path: Path) -> None:
+def test_a_failing_run_loses_its_pair_alone_which_is_made_again_as_a_whole(tmp_path: Path) -> None:
     went, _ = experiment(tmp_path, 2, "--broken", f"{OVERLAP}-base1-seed1")
     assert not went
     assert [pair["seed"] for pair in results(tmp_path)["pairs"]] == [0]
@@ -199,7 +200,11 @@ def test_a_failing_run_loses_its_pair_alone_and_is_begun_again(tmp_path: Path) -
     with pytest.raises(ConfigError, match="--resume"):
         experiment(tmp_path, 2)
     assert experiment(tmp_path, 2, resume=True)[0]
-    assert len(started(tmp_path)) == 7 and not any("resumed" in line for line in started(tmp_path))
+    again = Counter(line.partition("-base1-")[::2] for line in started(tmp_path))
+    begun = Counter({cell.removeprefix("training "): count for (cell, end), count in again.items() if "seed1" in end})
+    assert begun == dict.fromkeys(CELLS, 2) and len(started(tmp_path)) == 9
+    assert not any("resumed" in line for line in started(tmp_path))
+    assert sum(".failed1" in path.name for path in (tmp_path / "runs").iterdir()) == 3
     assert [pair["seed"] for pair in results(tmp_path)["pairs"]] == [0, 1]
 
 
@@ -211,6 +216,26 @@ def test_runs_too_short_to_measure_are_failures(tmp_path: Path) -> None:
     assert all("fewer than two steps" in line and str(tmp_path) not in line for line in found["failures"])
     assert [target["met"] for target in found["targets"]] == [None] * 4
     assert not (tmp_path / "overlap.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("batch", "mark of batch 4"), ("version", "mark of version 4"), ("row", "lacks step 4")]
+)
+def test_what_is_missing_of_a_run_is_said(name: str, said: str) -> None:
+    config = load(PRESET, ["staleness.eta=0", "learner.steps=9"])
+    rows = [{"step": step, "sequences": 10.0} for step in range(9) if (name, step) != ("row", 4)]
+    events = [e for e in paced_train.events(config) if e.get("name") != name or 4 not in e["args"].values()]
+    with pytest.raises(PartFailed, match=said):
+        pace(of(events), rows, 3, lockstep=True)
+
+
+def test_a_run_without_its_trace_is_a_failure_like_others(tmp_path: Path) -> None:
+    assert experiment(tmp_path, 2)[0]
+    (run,) = (path for path in (tmp_path / "runs").iterdir() if path.name.startswith(f"{OVERLAP}-base1-seed1"))
+    (run / "trace.json").unlink()
+    assert not experiment(tmp_path, 2, resume=True)[0]
+    (failure,) = results(tmp_path)["failures"]
+    assert "it has no trace.json" in failure and [pair["seed"] for pair in results(tmp_path)["pairs"]] == [0]
 
 
 def test_the_command_line() -> None:
