@@ -1,9 +1,9 @@
 """`azr experiment overlap`: what does it bring to generate and to train at the same time, on the cores of this machine?
 
 For each seed three runs back to back: lock-step (η = 0) and overlap (η as configured) with everything else equal, each
-role on the cores that cluster.cores names; and beside them, for honesty, lock-step in which every role may use all of
-these cores and the learner as many threads: the best synchronous use of them in each phase. Every second seed runs
-them in reverse, against drift of the machine.
+role on the cores that cluster.cores names; and beside them, for honesty, lock-step with all cores open: every role may
+use all of these cores, and the learner as many threads. That is not the best synchronous use of them: the engine keeps
+the threads that it has in the other runs. Every second seed runs them in reverse, against drift of the machine.
 
 Trained sequences a second are counted where a run has found its pace (azr.experiments.pace). Nothing is evaluated or
 saved meanwhile. A run that fails is reported, and its pair is in no figure. A seed whose runs are all finished is never

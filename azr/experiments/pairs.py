@@ -1,4 +1,4 @@
-"""What overlap brings: runs back to back on the same cores, and against the best that a synchronous run makes of them.
+"""What overlap brings: runs back to back on the same cores, and against lock-step with all of them open.
 
 With G and T seconds per step of the lock-step run, no schedule that keeps generating and training on their cores can
 take less than max(G, T) per step, so its rate is at most (G + T) / max(G, T) times that of lock-step: the bound. What
