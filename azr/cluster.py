@@ -24,7 +24,7 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 from azr.footprint import CPUS, requested_cpus
 from azr.placement import Placement, keep_to
 from azr.processes import ActorProcess, IntakeProcess, Process, ShardProcess, TrainerProcess
-from azr.reporting import ShardReports
+from azr.reporting import ShardReports, awaitable
 from azr.wiring import Endpoint, Network
 from common.config import Config
 from common.errors import AzrError, PartFailed
@@ -201,7 +201,7 @@ class Cluster:
         """The result of a start-up call; PartFailed if it fails or takes longer than cluster.start_timeout."""
         limit = self.config.cluster.start_timeout
         try:
-            return await asyncio.wait_for(_awaitable(call), limit)
+            return await asyncio.wait_for(awaitable(call), limit)
         except TimeoutError:
             raise PartFailed(
                 part.name,
@@ -215,7 +215,7 @@ class Cluster:
     # -- watch ---------------------------------------------------------------------------------------------------
 
     def _run(self, part: Part, call: Awaitable[Any]) -> asyncio.Task[Any]:
-        return asyncio.create_task(_awaitable(call), name=part.name)
+        return asyncio.create_task(awaitable(call), name=part.name)
 
     async def supervise(self, progress: Callable[[str], None]) -> None:
         """Until the run is over. Starts late actors, restarts failed ones, raises the failure of anything else."""
@@ -360,13 +360,13 @@ class Cluster:
         """Close the intake and return the summary of the run."""
         reports = await self.reports.collect(self.parts)
         found: dict[str, Any] = await asyncio.wait_for(
-            _awaitable(self.parts["intake"].handle.close.remote(reports)), self.config.cluster.grace
+            awaitable(self.parts["intake"].handle.close.remote(reports)), self.config.cluster.grace
         )
         return found
 
     async def stop(self) -> None:
         """End every process of the run, whatever state it is in."""
-        closing = [_awaitable(p.handle.close.remote()) for n, p in self.parts.items() if n.startswith(KEPT)]
+        closing = [awaitable(p.handle.close.remote()) for n, p in self.parts.items() if n.startswith(KEPT)]
         if closing and ray.is_initialized():
             await asyncio.wait([asyncio.ensure_future(c) for c in closing], timeout=3.0)
         for part in self.parts.values():
@@ -386,7 +386,3 @@ class Cluster:
 
     def _log(self, part: Part) -> str:
         return str(self.folder / "logs" / f"{part.name}.log")
-
-
-async def _awaitable(call: Awaitable[Any]) -> Any:
-    return await call

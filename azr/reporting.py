@@ -58,7 +58,7 @@ class ShardReports:
         under_way = {id(part) for part in self._asked.values()}
         for name, part in parts.items():
             if name.startswith("executor") and part.running is not None and id(part) not in under_way:
-                self._asked[asyncio.ensure_future(_awaitable(part.handle.report.remote()))] = part
+                self._asked[asyncio.ensure_future(awaitable(part.handle.report.remote()))] = part
         if not self._asked:
             return []
         done, _ = await asyncio.wait(self._asked, timeout=SHARD_PATIENCE)
@@ -73,5 +73,6 @@ class ShardReports:
         return reports
 
 
-async def _awaitable(call: Awaitable[Any]) -> Any:
+async def awaitable(call: Awaitable[Any]) -> Any:
+    """`call`, as a coroutine: references of Ray can be awaited and no more."""
     return await call

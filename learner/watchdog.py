@@ -7,7 +7,7 @@ open, what the next batch lacks and how far the push is. After `cluster.watchdog
 name of the part that all wait for, as far as that can be told.
 
 Not guaranteed: that a stall is a fault; a training step, or an answer, that takes longer than the bound is one, too. It
-does not see an intake that hangs itself; the driver does (azr/train.py).
+does not see an intake that hangs itself; the driver does (azr/host.py).
 """
 
 from __future__ import annotations

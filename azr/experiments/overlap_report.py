@@ -15,6 +15,7 @@ from statistics import median
 
 from azr.experiments import pairs as compared
 from azr.experiments import plot, results
+from azr.experiments.files import write_whole
 from azr.experiments.pace import Pace
 from azr.experiments.pairs import BOTH, CELLS, LOCKSTEP, OVERLAP, Pair, Spread, spread
 from azr.experiments.plot import COLOURS, GREY, Line, Panel
@@ -30,11 +31,13 @@ def write(runs: Mapping[int, Mapping[str, Pace]], failures: Sequence[str], confi
     pairs = compared.whole(runs)
     told = markdown(pairs, failures, config)
     rows = [(seed, name, pace) for seed, by_cell in sorted(runs.items()) for name, pace in by_cell.items()]
-    _write(folder / "results.json", json.dumps(_json(pairs, rows, failures), indent=1, default=results.to_json) + "\n")
-    _write(folder / "runs.csv", _csv(rows))
-    _write(folder / "table.md", told)
+    write_whole(
+        folder / "results.json", json.dumps(_json(pairs, rows, failures), indent=1, default=results.to_json) + "\n"
+    )
+    write_whole(folder / "runs.csv", _csv(rows))
+    write_whole(folder / "table.md", told)
     if pairs:
-        _write(folder / "overlap.svg", picture(pairs))
+        write_whole(folder / "overlap.svg", picture(pairs))
     return told
 
 
@@ -57,7 +60,7 @@ _RATIOS: tuple[tuple[str, Callable[[Pair], float]], ...] = (
     ("bound, (G + T) / max(G, T)", lambda pair: pair.bound),
     ("overlap over lock-step", lambda pair: pair.speedup),
     ("of the bound", lambda pair: pair.reached),
-    ("overlap over the best synchronous use of all cores", lambda pair: pair.over_both),
+    ("overlap over lock-step with all cores open", lambda pair: pair.over_both),
 )
 
 
@@ -131,9 +134,3 @@ def _json(pairs: Sequence[Pair], runs: Sequence[tuple[int, str, Pace]], failures
         ],
         "failures": list(failures),
     }
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)

@@ -16,6 +16,7 @@ from azr.experiments.answers import Answers
 from azr.experiments.cells import Outcome
 from azr.experiments.collapse import Trend
 from azr.experiments.controls import AZR
+from azr.experiments.files import write_whole
 from azr.experiments.intervals import Interval
 from azr.experiments.results import CellResult, Change, Target
 from learner.evaluation import EvalSet
@@ -126,9 +127,3 @@ def _json(report: Report, folder: Path) -> Mapping[str, object]:
 
 def _inside(text: str, folder: Path) -> str:
     return text.replace(f"{folder}/", "")
-
-
-def write_whole(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text, encoding="utf-8")
-    partial.rename(path)

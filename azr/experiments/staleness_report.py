@@ -16,9 +16,9 @@ from pathlib import Path
 from azr.experiments import collapse, plot
 from azr.experiments.answers import Answers
 from azr.experiments.cells import Outcome
+from azr.experiments.files import write_whole
 from azr.experiments.intervals import Interval
 from azr.experiments.plot import COLOURS, Line, Panel
-from azr.experiments.report import write_whole
 from azr.experiments.results import points
 from azr.experiments.staleness_figures import OFF_POLICY, Result, RunFigures, Setting, results
 from common.config import Config
@@ -114,7 +114,7 @@ def _csv(report: Report) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     types = [t.value for t in TASK_TYPES]
-    writer.writerow(["loss", "eta", "kv_policy", "seed", "version", "mean", *types, *OFF_POLICY])
+    writer.writerow(["loss", "eta", "kv", "seed", "version", "mean", *types, *OFF_POLICY])
     for run in report.runs:
         for version in run.versions:
             shares = [run.accuracy(version), *(run.accuracy(version, [t]) for t in TASK_TYPES)]
