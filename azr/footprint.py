@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from azr.memory import GIB, WIDTHS, entropy, reference, snapshots, staged, states, update
+from azr.memory import GIB, WIDTHS, entropy, mask, reference, snapshots, staged, states, update
 from azr.model_folder import Shape
 from common.config import Config
 
@@ -117,6 +117,7 @@ def trainer_memory(config: Config, shape: Shape) -> int:
     sizes = (shape.parameters, learner.zero_stage, learner.ranks, NUMBER)
     backward = learner.micro_batch_tokens * per_token * NUMBER
     backward += sum(term.bytes for term in entropy(shape, learner.micro_batch_tokens, learner.entropy_bonus))
+    backward += sum(term.bytes for term in mask(learner.micro_batch_tokens, NUMBER, shared=learner.share_prompts))
     held = (*states(*sizes), *reference(shape.parameters, learner.kl))
     return TRAINER + sum(term.bytes for term in held) + max(backward, update(*sizes)[0]) + push
 

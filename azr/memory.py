@@ -15,6 +15,8 @@ micro-batch, h the hidden size, I the feed-forward width, H and K the heads of q
 * Logits: learner/policy.py takes the softmax in float32 at the answer tokens, at most all n. Log-probs, their gradient
   and that of the logits are there at once: 12 bytes per token and entry of the vocabulary; with learner.entropy_bonus
   the probabilities as well, 4.
+* Mask, with learner.share_prompts: one byte and one number for every pair of positions of a row; most if a micro-batch
+  is one row (learner/prompt_rows.py).
 * learner.kl: each rank holds the first weights whole, in float32.
 * KV cache: 2wKd bytes per token and layer (Kwon et al., arXiv 2309.06180, section 3, with K heads for H).
 
@@ -90,6 +92,7 @@ def learner(config: Config, model: Architecture, *, checkpointing: bool) -> Need
             ),
             Term("logits", logits(shape, tokens), f"{SOFTMAX} B x {tokens:,} tokens x {shape.vocabulary:,}"),
             *entropy(shape, tokens, settings.entropy_bonus),
+            *mask(settings.micro_batch_tokens, width, shared=settings.share_prompts),
         ),
         (Term("update", *update(shape.parameters, stage, ranks, width)),),
     )
@@ -161,6 +164,11 @@ def entropy(shape: Shape, tokens: int, bonus: float) -> tuple[Term, ...]:
     size = PROBABILITIES * tokens * shape.vocabulary
     formula = f"{PROBABILITIES} B x {tokens:,} tokens x {shape.vocabulary:,}"
     return (Term("entropy", size, formula),) if bonus else ()
+
+
+def mask(tokens: int, width: int, *, shared: bool) -> tuple[Term, ...]:
+    """What says which of `tokens` positions see each other, as bool and as numbers; nothing without shared prompts."""
+    return (Term("mask", (1 + width) * tokens**2, f"{1 + width} B x {tokens:,} x {tokens:,} tokens"),) if shared else ()
 
 
 def reference(parameters: int, kl: float) -> tuple[Term, ...]:

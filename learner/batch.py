@@ -138,7 +138,7 @@ def _packed(rows: Sequence[list[TrainSequence]], ranks: int, tokens: int) -> lis
     rounds = -(-len(packs) // ranks)
     for pack in packs:
         rank = min((r for r in range(ranks) if len(per_rank[r]) < rounds), key=lambda r: (loads[r], r))
-        per_rank[rank].append(micro_batch([sequence for row in pack for sequence in row]))
+        per_rank[rank].append(micro_batch(pack))
         loads[rank] += len(pack) * _width(pack[0])
     for batches in per_rank:
         batches += [micro_batch([])] * (rounds - len(batches))
@@ -152,16 +152,18 @@ def _halve_largest(packs: list[list[list[TrainSequence]]]) -> None:
     packs += [pack[0::2], pack[1::2]]
 
 
-def micro_batch(rows: Sequence[TrainSequence]) -> MicroBatch:
-    """Concatenate; an empty one is what a rank trains to keep step with the others."""
+def micro_batch(rows: Sequence[Sequence[TrainSequence]]) -> MicroBatch:
+    """Concatenate the sequences of all rows; an empty one is what a rank trains to keep step with the others."""
+    sequences = [sequence for row in rows for sequence in row]
     return MicroBatch(
-        tokens=_join([part for r in rows for part in (r.prompt, r.sample.tokens)], np.int32),
-        prompt_lengths=np.asarray([len(r.prompt) for r in rows], dtype=np.int32),
-        answer_lengths=np.asarray([len(r.sample.tokens) for r in rows], dtype=np.int32),
-        logprobs=_join([r.sample.logprobs for r in rows], np.float32),
-        staleness=_join([staleness(r.sample, r.step) for r in rows], np.int32),
-        advantages=np.asarray([r.advantage for r in rows], dtype=np.float32),
-        weights=np.asarray([r.weight for r in rows], dtype=np.float32),
+        tokens=_join([part for s in sequences for part in (s.prompt, s.sample.tokens)], np.int32),
+        prompt_lengths=np.asarray([len(s.prompt) for s in sequences], dtype=np.int32),
+        answer_lengths=np.asarray([len(s.sample.tokens) for s in sequences], dtype=np.int32),
+        logprobs=_join([s.sample.logprobs for s in sequences], np.float32),
+        staleness=_join([staleness(s.sample, s.step) for s in sequences], np.int32),
+        advantages=np.asarray([s.advantage for s in sequences], dtype=np.float32),
+        weights=np.asarray([s.weight for s in sequences], dtype=np.float32),
+        rows=np.asarray([len(row) for row in rows], dtype=np.int32),
     )
 
 

@@ -31,6 +31,7 @@ PADDING = MicroBatch(
     staleness=np.zeros(1, np.int32),
     advantages=np.zeros(1, np.float32),
     weights=np.zeros(1, np.float32),
+    rows=np.ones(1, np.int32),
 )
 
 
@@ -91,8 +92,7 @@ class Objective:
         return loss
 
     def _scores(self, scorer: policy.Scorer, batch: MicroBatch) -> policy.TokenScores:
-        share = self.settings.micro_batch_tokens if self.settings.share_prompts else 0
-        return policy.answer_scores(scorer, batch, self.device, share=share)
+        return policy.answer_scores(scorer, batch, self.device)
 
 
 def padded(batch: MicroBatch) -> MicroBatch:

@@ -95,16 +95,15 @@ def load_policy(folder: Path, dtype: torch.dtype = torch.float32, *, entropy_gra
     return policy
 
 
-def answer_scores(
-    scorer: Scorer, batch: MicroBatch, device: torch.device | None = None, *, share: int = 0
-) -> TokenScores:
+def answer_scores(scorer: Scorer, batch: MicroBatch, device: torch.device | None = None) -> TokenScores:
     """Scores of all answer tokens [Σ answer], in the order of `batch.logprobs`.
 
-    `share`: tokens up to which neighbours with equal prompts stand in one row; 0: each in its own.
+    Rows need a mask only where one holds several sequences.
     ValueError if the batch has no answer token, or a sequence has no prompt token.
     """
     sequences = batch.tokens, batch.prompt_lengths, batch.answer_lengths
-    rows = shared_rows(*sequences, share) if share else pad(*sequences)
+    shared = len(batch.rows) < len(batch.answer_lengths)
+    rows = shared_rows(*sequences, batch.rows) if shared else pad(*sequences)
     return scorer(*(torch.from_numpy(array).to(device) for array in rows))
 
 

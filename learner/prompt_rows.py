@@ -4,7 +4,9 @@
 
 What a token sees and where it stands are those it has in a row of its own, so its log-prob is the same but for the
 order in which floats are added. Worth it for short answers to longer prompts. The mask takes a byte, and its additive
-form four, for every pair of positions of a row, so a row takes no more answers than `limit` tokens hold.
+form those of a float, for every pair of positions of a row, so a row takes no more answers than `limit` tokens hold.
+Which sequences share a row is decided once, where a batch is cut (learner/batch.py): decided anew within a micro-batch,
+it could make rows wider than those that were counted.
 Not covered: models whose attention is more than a mask over positions (recurrent layers, windows shorter than a row).
 """
 
@@ -46,18 +48,21 @@ def division(prompts: Sequence[Int32Array], answers: Sequence[int], limit: int) 
     return counts
 
 
-def shared_rows(tokens: Int32Array, prompt_lengths: Int32Array, answer_lengths: Int32Array, limit: int) -> SharedRows:
-    """Of concatenated prompt + answer sequences. The last token of each is only a target.
+def shared_rows(
+    tokens: Int32Array, prompt_lengths: Int32Array, answer_lengths: Int32Array, counts: Int32Array
+) -> SharedRows:
+    """Of concatenated prompt + answer sequences, `counts` of them in each row. The last token of each is only a target.
 
-    ValueError if a sequence has no prompt or no answer token.
+    ValueError if a sequence has no prompt or no answer token, or a row more than one prompt.
     """
     if min(prompt_lengths, default=0) < 1 or min(answer_lengths) < 1:
         raise ValueError("every sequence needs a prompt token and an answer token")
     pieces = np.split(tokens, np.cumsum(np.stack([prompt_lengths, answer_lengths], 1).ravel())[:-1])
     prompts, answers = pieces[0::2], pieces[1::2]
-    counts = division(prompts, answer_lengths.tolist(), limit)
-    firsts = np.cumsum([0, *counts])
-    rows = [(prompts[first], answers[first : first + count]) for first, count in zip(firsts, counts, strict=False)]
+    ends = np.cumsum(counts)
+    rows = [(prompts[end - count], answers[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+    if not all(map(np.array_equal, prompts, (prompt for prompt, given in rows for _ in given))):
+        raise ValueError("sequences of one row need equal prompts")
     width = max(len(prompt) + sum(len(answer) - 1 for answer in given) for prompt, given in rows)
     ids, places = np.zeros((2, len(rows), width), np.int64)
     owner = np.full((len(rows), width), -1)  # 0: the prompt, 1…: an answer, -1: padding

@@ -171,6 +171,15 @@ def test_entropy_bonus_and_kl_cost_probabilities_and_the_first_weights() -> None
     }
 
 
+def test_shared_prompts_cost_a_mask_over_the_longest_row() -> None:
+    """A sequence of its own that is longer than the budget has none."""
+    sizes = "learner.micro_batch_tokens=100", "engine.max_model_len=300"
+    plain = learner(half(*sizes), HALF, checkpointing=False)
+    need = learner(half(*sizes, "learner.share_prompts=true"), HALF, checkpointing=False)
+    added = {term.name: term.bytes for term in need.backward if term not in plain.backward}
+    assert added == {"mask": (1 + 2) * 100 * 100}
+
+
 def test_phases_exclude_each_other() -> None:
     standing, small, large = Term("a", 1, ""), Term("b", 2, ""), Term("c", 5, "")
     assert Need("x", 1, (standing,), backward=(small,), update=(large,)).total == 6

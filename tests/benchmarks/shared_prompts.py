@@ -43,18 +43,16 @@ def measure(model: Path, repeats: int) -> None:
     torch.set_num_threads(1)
     policy, rows = load_policy(model), batch(np.random.default_rng(0))
 
-    def pass_over(micros: tuple[MicroBatch, ...], share: int) -> Callable[[], None]:
+    def pass_over(micros: tuple[MicroBatch, ...]) -> Callable[[], None]:
         def run() -> None:
             for micro in micros:
-                loss = answer_scores(policy, micro, share=share).logprobs.sum()
+                loss = answer_scores(policy, micro).logprobs.sum()
                 torch.autograd.backward(loss)
 
         return run
 
     runs = {
-        (tokens, share): pass_over(
-            shares(0, rows, 1, tokens, share_prompts=share)[0].micro_batches, tokens if share else 0
-        )
+        (tokens, share): pass_over(shares(0, rows, 1, tokens, share_prompts=share)[0].micro_batches)
         for tokens, share in WAYS
     }
     seconds: dict[tuple[int, bool], list[float]] = {way: [] for way in WAYS}

@@ -90,7 +90,7 @@ class Actor:
 
     def share(self) -> Share:
         rows = [TrainSequence(self._prompts[i % 32], self._sample(None, 0), 0.5, 1e-3, 1004) for i in range(ROW)]
-        return Share(0, (micro_batch(rows),))
+        return Share(0, (micro_batch([[row] for row in rows]),))
 
 
 def bytes_per_token(framing: int) -> float:

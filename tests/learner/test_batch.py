@@ -103,13 +103,13 @@ def test_staleness_follows_the_spans() -> None:
     sample = a_sample(S, length=5, spans=[Span(3, 0, 2), Span(4, 2, 5)])
     assert staleness(sample, step=5).tolist() == [2, 2, 1, 1, 1]
     row = TrainSequence(np.array([1], np.int32), sample, advantage=0.5, weight=0.25, step=5)
-    micro = micro_batch([row, row])
+    micro = micro_batch([[row], [row]])
     assert micro.staleness.tolist() == [2, 2, 1, 1, 1] * 2
     assert (micro.advantages.tolist(), micro.weights.tolist()) == ([0.5, 0.5], [0.25, 0.25])
 
 
 def test_an_empty_micro_batch_has_the_dtypes_of_a_full_one() -> None:
-    full = micro_batch([TrainSequence(np.array([1], np.int32), a_sample(S), 0.0, 0.0, 0)])
+    full = micro_batch([[TrainSequence(np.array([1], np.int32), a_sample(S), 0.0, 0.0, 0)]])
     empty = micro_batch([])
     for name in MicroBatch.__dataclass_fields__:
         assert getattr(empty, name).dtype == getattr(full, name).dtype
@@ -169,7 +169,7 @@ def test_packing_loses_nothing_and_fits(content: list[Group], ranks: int, tokens
     assert len({len(share.micro_batches) for share in dealt}) == 1
     micros = [micro for share in dealt for micro in share.micro_batches]
     assert all(padded(micro) <= tokens or len(micro.answer_lengths) == 1 for micro in micros)
-    straight = micro_batch(rows)
+    straight = micro_batch([rows])
     assert Counter(t for micro in micros for t in tagged(micro)) == Counter(tagged(straight))
 
 
@@ -207,7 +207,7 @@ def test_minibatches_hold_every_sequence_once_with_its_weight(
     assert len(updates) == (min(minibatches, len(rows)) if len(rows) > 1 else 0)
     assert not updates or sum(updates) == len(dealt[0].micro_batches)
     found = Counter(t for share in dealt for micro in share.micro_batches for t in tagged(micro))
-    assert found == Counter(tagged(micro_batch(rows)))
+    assert found == Counter(tagged(micro_batch([rows])))
     at = 0
     for count in updates:
         of_update = [m for share in dealt for m in share.micro_batches[at : at + count]]

@@ -54,6 +54,7 @@ def two_sequences(staleness: tuple[int, int, int] = (0, 0, 3)) -> MicroBatch:
         staleness=np.array(staleness, np.int32),
         advantages=np.array([1.0, -1.0], np.float32),
         weights=np.array([0.5, 2.0], np.float32),
+        rows=np.array([1, 1], np.int32),
     )
 
 

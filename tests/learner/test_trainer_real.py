@@ -91,6 +91,7 @@ def micro_batch(sequences: list[Sequence]) -> MicroBatch:
         staleness=flat([np.full(len(s.answer), s.staleness) for s in sequences], np.int32),
         advantages=np.array([s.advantage for s in sequences], np.float32),
         weights=np.array([s.weight for s in sequences], np.float32),
+        rows=np.ones(len(sequences), np.int32),
     )
 
 
@@ -390,12 +391,12 @@ def test_log_probs_do_not_depend_on_whether_a_prompt_is_shared(model: Path) -> N
         scores: TokenScores = policy(*given)
         return scores
 
-    for share in (0, len(one.prompt) + len(one.answer) + len(two.answer)):
-        scores = answer_scores(scorer, batch, share=share)
+    for counts in ((1, 1, 1, 1, 1), (2, 2, 1)):
+        scores = answer_scores(scorer, replace(batch, rows=np.array(counts, np.int32)))
         gradient = torch.autograd.grad(scores.logprobs.sum(), list(policy.parameters()))
         found.append((scores.logprobs.detach(), scores.entropy, torch.cat([g.flatten() for g in gradient])))
     (logprobs, entropy, gradients), shared = found
-    assert rows[0] == 5 and rows[1] < 5
+    assert rows == [5, 3]
     torch.testing.assert_close(shared[0], logprobs, rtol=0, atol=5e-6)
     torch.testing.assert_close(shared[1], entropy, rtol=0, atol=1e-5)
     torch.testing.assert_close(shared[2], gradients, rtol=1e-3, atol=1e-4)
@@ -410,7 +411,7 @@ def test_a_micro_batch_without_a_prompt_is_refused(model: Path) -> None:
     whole = micro_batch(batch_of(0)[:1])
     bare = MicroBatch(
         whole.tokens, whole.prompt_lengths * 0, whole.prompt_lengths + whole.answer_lengths,
-        whole.logprobs, whole.staleness, whole.advantages, whole.weights,
+        whole.logprobs, whole.staleness, whole.advantages, whole.weights, whole.rows,
     )  # fmt: skip
     with pytest.raises(ValueError, match="prompt token"):
         answer_scores(load_policy(model), bare)
