@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from common.errors import PartFailed
@@ -27,6 +27,12 @@ from common.types import Float32Array, Int32Array, MicroBatch
 from learner.prompt_rows import shared_rows
 
 ENTROPY_ELEMENTS = 1 << 22  # probabilities held at a time, 16 MiB: entropy needs no second [N, V] beside the log-probs
+
+
+FULL_ATTENTION = "full_attention"  # in `layer_types` of a model's config
+# Settings of models that do not say it layer by layer: how far back a token sees, or layers of other kinds.
+WINDOWS = "sliding_window", "attention_window_size", "window_size", "attention_chunk_size"
+OTHER_LAYERS = "layers_block_type", "block_types", "attn_layer_period"
 
 
 class TokenScores(NamedTuple):
@@ -84,14 +90,24 @@ def entropy(logprobs: Tensor) -> Tensor:
     return -torch.cat([torch.linalg.vecdot(part.exp(), part) for part in torch.split(logprobs, rows)])
 
 
-def load_policy(folder: Path, dtype: torch.dtype = torch.float32, *, entropy_gradient: bool = False) -> Policy:
-    """Read a Hugging Face model folder. Raises PartFailed if no usable causal language model is in it."""
+def load_policy(
+    folder: Path, dtype: torch.dtype = torch.float32, *, entropy_gradient: bool = False, share_prompts: bool = False
+) -> Policy:
+    """Read a Hugging Face model folder. Raises PartFailed if no usable causal language model is in it, or, with
+    `share_prompts`, one to which a mask and positions do not say all that a token sees."""
     if not (folder / "config.json").is_file():
         raise PartFailed("learner", f"no config.json in {folder}", hint="set model.path or model.build")
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
     policy = Policy(model, entropy_gradient=entropy_gradient)
     _check_head(policy, folder)
+    if share_prompts and (why := apart(model.config)):
+        family = type(model).__name__
+        raise PartFailed(
+            "learner",
+            f"{folder}: {family} cannot train several answers in one row ({', '.join(why)})",
+            hint="learner.share_prompts=false",
+        )
     return policy
 
 
@@ -161,3 +177,14 @@ def _check_head(policy: Policy, folder: Path) -> None:
     if not torch.allclose(ours, whole.gather(1, ids[0, 1:, None]).squeeze(1), rtol=1e-3, atol=1e-3):
         family = type(policy.model).__name__
         raise PartFailed("learner", f"{folder}: the logits of {family} are more than its output embedding")
+
+
+def apart(config: PretrainedConfig) -> list[str]:
+    """What in a model's config forbids several answers in a row; empty if nothing does.
+
+    A mask takes the place of a window, and layers that are no attention read none: both would be silently wrong.
+    """
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return sorted(set(kinds) - {FULL_ATTENTION})
+    return [name for name in (*WINDOWS, *OTHER_LAYERS) if getattr(config, name, None) is not None]

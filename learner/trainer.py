@@ -149,7 +149,9 @@ class Trainer:
 
     def _build(self, model: Path) -> Zero:
         settings = self.config.learner
-        trained = policy.load_policy(model, entropy_gradient=settings.entropy_bonus > 0)
+        trained = policy.load_policy(
+            model, entropy_gradient=settings.entropy_bonus > 0, share_prompts=settings.share_prompts
+        )
         return Zero(trained, settings, world=self.world)
 
     def _restored(self, folder: Path) -> Zero:
