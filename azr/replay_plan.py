@@ -20,6 +20,7 @@ from learner.history import History
 from learner.resume_point import kept_checkpoints
 
 SECTIONS = ("learner", "algorithm", "intrinsic")  # what a replay computes with; the rest is in the batches already
+SETTLING = "algorithm.", "intrinsic."  # what batches are settled with
 PREFIX = "learner/"  # of the trainer's figures in metrics.jsonl
 Figures = Mapping[str, float]
 
@@ -51,7 +52,13 @@ def plan(folder: Path, overrides: Sequence[str] = ()) -> Plan:
         raise ConfigError(f"the base model of the run is gone: no {config.model.path}; model.path=DIR says where it is")
     recorded = lineage(load_rows(folder / "metrics.jsonl"))
     steps, start = _reach(folder, recorded)
-    return Plan(config, folder, steps, start, recorded, tuple(changes(run, config)))
+    changed = tuple(changes(run, config))
+    if not run.logging.keep_journal and any(change.startswith(SETTLING) for change in changed):
+        raise ConfigError(
+            f"{folder}: logging.keep_journal was false, so its journal has batches settled with the run's settings of "
+            "algorithm and intrinsic, not as they were delivered; a replay takes learner.KEY alone"
+        )
+    return Plan(config, folder, steps, start, recorded, changed)
 
 
 def lineage(rows: Iterable[Mapping[str, Any]]) -> dict[int, Figures]:

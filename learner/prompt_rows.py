@@ -7,7 +7,8 @@ order in which floats are added. Worth it for short answers to longer prompts. T
 form those of a float, for every pair of positions of a row, so a row takes no more answers than `limit` tokens hold.
 Which sequences share a row is decided once, where a batch is cut (learner/batch.py): decided anew within a micro-batch,
 it could make rows wider than those that were counted.
-Not covered: models whose attention is more than a mask over positions (recurrent layers, windows), refused on load (learner/policy.py).
+Not covered: models whose attention is more than a mask over positions (recurrent layers, windows); they are refused on
+load (learner/policy.py).
 """
 
 from __future__ import annotations

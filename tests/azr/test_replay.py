@@ -100,8 +100,10 @@ async def test_a_kept_journal_reaches_back_to_the_base_model(tmp_path: Path) -> 
 
 async def test_without_it_a_run_that_was_cut_short_is_replayed_from_its_checkpoint(tmp_path: Path) -> None:
     await a_run(tmp_path, keep=False, trained=3)
-    found = plan(tmp_path)
+    found = plan(tmp_path, ["learner.loss=cispo"])
     assert (found.steps, found.start) == (range(2, 3), tmp_path / "checkpoints" / "step-000002")
+    with pytest.raises(ConfigError, match=r"not as they were delivered; a replay takes learner\.KEY alone"):
+        plan(tmp_path, ["algorithm.baseline=group"])
 
 
 async def test_without_it_a_run_that_is_over_says_what_is_missing(tmp_path: Path) -> None:

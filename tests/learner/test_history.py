@@ -48,22 +48,29 @@ def test_one_that_is_not_kept_has_what_no_checkpoint_contained(tmp_path: Path) -
     assert told(tmp_path) == {1: [(2, 0.25)]}
 
 
-def test_of_a_batch_written_twice_the_last_counts(tmp_path: Path) -> None:
+def test_of_a_batch_written_twice_what_was_delivered_counts(tmp_path: Path) -> None:
     journal = written(tmp_path, group(1), BatchFormed(0, (1,)))
     journal.compact([(0, [group(1, reward=-0.5)])], [])
     journal.close()
-    assert told(tmp_path) == {0: [(1, -0.5)]}
+    assert told(tmp_path) == {0: [(1, 0.25)]}
+
+
+def test_of_batches_of_one_number_the_last_that_was_formed_counts(tmp_path: Path) -> None:
+    journal = written(tmp_path, group(1), BatchFormed(0, (1,)), group(2), BatchFormed(0, (2,)))
+    journal.compact([(0, [group(2, reward=-0.5)])], [])
+    journal.close()
+    assert told(tmp_path) == {0: [(2, 0.25)]}
 
 
 def test_segments_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for number, reward in ((9, 0.0), (10, 1.0)):
-        journal = written(tmp_path / f"{number}", group(1, reward), BatchFormed(0, (1,)))
+    for number, lease in ((9, 2), (10, 1)):
+        journal = written(tmp_path / f"{number}", group(lease), BatchFormed(0, (lease,)))
         journal.close()
         (found,) = (path for path in (tmp_path / f"{number}").glob("*.azj") if path.stat().st_size)
         found.rename(tmp_path / f"{number}.old")
     journal = written(tmp_path)
     journal.close()
-    assert told(tmp_path) == {0: [(1, 1.0)]}
+    assert told(tmp_path) == {0: [(1, 0.25)]}
 
 
 def test_batches_whose_groups_are_gone_and_steps_without_a_batch_are_not_there(tmp_path: Path) -> None:

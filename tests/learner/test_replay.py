@@ -12,6 +12,7 @@ import pytest
 from common.config import Config, IntrinsicConfig, LoggingConfig
 from common.types import Group, MicroBatch, Share
 from learner.history import History
+from learner.journal import records
 from learner.replay import replay
 from learner.resume_point import latest_checkpoint
 from learner.task_book import TaskBook
@@ -99,6 +100,22 @@ def test_without_the_batches_before_it_begins_with_what_the_book_holds(
     history = History(tmp_path / "journal")
     found = again(tmp_path, steps, 0, {step: history[step] for step in steps})
     assert [parts(share) for share in found] == [parts(shares[step][0]) for step in steps]
+
+
+def test_batches_are_those_that_were_delivered(tmp_path: Path, shares: dict[int, list[Share]]) -> None:
+    """Checkpoints wrote them again, settled."""
+    delivered: dict[int, Group] = {}
+    segments = [path for path in (tmp_path / "journal").iterdir() if path.suffix in (".azj", ".old")]
+    for path in sorted(segments, key=lambda path: int(path.stem)):
+        for _, record in records(path):
+            if isinstance(record, Group):
+                delivered.setdefault(record.lease, record)
+    found = [group for batch in History(tmp_path / "journal").values() for group in batch]
+    assert len(found) == STEPS * 15
+    for group in found:
+        first = delivered[group.lease]
+        assert [s.reward for s in group.samples] == [s.reward for s in first.samples]
+        assert group.proposal == first.proposal
 
 
 def test_other_settings_give_other_shares(tmp_path: Path, shares: dict[int, list[Share]]) -> None:
