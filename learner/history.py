@@ -3,7 +3,8 @@
 A journal that is compacted writes again what no checkpoint contains, so a batch may stand in it several times: raw as
 it was formed, settled as it was kept. Of equal leases the first counts, what was delivered: settled as the run settled
 them, groups would answer for a replay with other settings what its settings are asked. A batch of other leases under
-the number of one that a crash took with it takes its place. Only where groups are is held in memory; they are read when their batch is asked for.
+the number of one that a crash took with it takes its place. Only where groups are is held in memory; they are read when
+their batch is asked for.
 Not guaranteed: that batches are there without gaps. A journal that is not kept has none before the last checkpoint,
 and those after it as they were settled.
 """
