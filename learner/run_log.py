@@ -140,7 +140,6 @@ class RunLog:
         for load in message.gpus:
             args = {"busy": load.busy, "memory": load.memory}
             self._event(ph="C", name=f"gpu {load.gpu}", ts=load.at * 1e6, args=args, part=message.part)
-
         for push in message.pushes:
             told = {"version": push.version, "tokens": push.tokens}
             at, seconds = push.begin * 1e6, push.seconds * 1e6
