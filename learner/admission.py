@@ -34,6 +34,11 @@ APART = {Kind.EVAL: "evaluated", Kind.SEED: "seeded"}  # fates of the kinds that
 LEAD_UNBOUNDED = 8  # batches that may be open or waiting when η is unbounded, so that memory stays bounded
 
 
+def quota(config: Config) -> dict[Kind, int]:
+    """G_k, groups of each kind in a batch."""
+    return {k: config.algorithm.proposals if k.proposes else config.algorithm.solves for k in config.algorithm.streams}
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """η, the staleness bound, the lease timeout in seconds and the number of batches of the whole run."""

@@ -24,7 +24,7 @@ from common.errors import AzrError, WireError
 from common.tally import Tally
 from common.transport import Peer
 from common.types import Group, Kind, Lease, Share, Task
-from learner.admission import APART, Admission, Ended, Limits
+from learner.admission import APART, Admission, Ended, Limits, quota
 from learner.analyst import Analyst
 from learner.auto_eta import AutoEta
 from learner.evaluation import Evaluation, Question, Round
@@ -48,11 +48,6 @@ from learner.weight_sync import PushRecord, WeightSync
 log = logging.getLogger(__name__)
 
 EXPIRY_INTERVAL = 1.0  # seconds between looks for silent leases
-
-
-def quota(config: Config) -> dict[Kind, int]:
-    """G_k, groups of each kind in a batch."""
-    return {k: config.algorithm.proposals if k.proposes else config.algorithm.solves for k in config.algorithm.streams}
 
 
 class Intake:

@@ -23,9 +23,9 @@ from common.config import Config, load
 from common.messages import Stage
 from common.types import TASK_TYPES, Share, Task
 from executor.shard import Shard
+from learner.admission import quota
 from learner.batch import sequences, shares
 from learner.evaluation import held_out_programs
-from learner.intake import quota
 from learner.leases import LeaseMaker, lease_id
 from learner.settlement import settle
 from learner.task_book import TaskBook
