@@ -246,7 +246,8 @@ class Push:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """The snapshot is ready and rank 0 listens → Ack, and every member gets its Stage; then rank 0 broadcasts."""
+    """The snapshot is ready and rank 0 listens → Ack, and every member gets its Stage; then rank 0 broadcasts.
+    → Declined if nobody waits for it: there will be no Stage."""
 
     version: int
     epoch: int
@@ -256,6 +257,11 @@ class Offer:
     checksum: str
     probe: tuple[Int32Array, ...]
     probe_logprobs: tuple[Float32Array, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """This push is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +299,7 @@ MESSAGES: tuple[type, ...] = (
     Hello, Welcome, RefusedHello, Ping, Pong, Ack, Failed,
     WantLeases, Leases, Renew, Deliver, AskNovelty, Novelty, Report,
     Stage, Staged, Commit, Committed, Cancel, Stop,
-    WantShare, ShareReply, StepDone, CheckpointDone, WantPush, Push, Offer, Published,
+    WantShare, ShareReply, StepDone, CheckpointDone, WantPush, Push, Offer, Declined, Published,
     BatchFormed, Tasks,
     jobs.Validate, jobs.Validation, jobs.Verify, jobs.Verdicts,
     types.Group, Share,

@@ -97,7 +97,10 @@ class Publisher:
                 snapshot.probe,
                 snapshot.probe_logprobs,
             )
-            await self._client.request(offer)
+            if isinstance(await self._client.request(offer), m.Declined):
+                log.warning("push of version %d: nobody waits for it", push.version)
+                self._drop_group()
+                return
             await asyncio.to_thread(self._broadcast, push.epoch, enter, snapshot.buffer)
         except WeightTransferFailed as failure:
             log.warning("push of version %d: %s", push.version, failure)

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.clock import Clock
 from common.errors import PartFailed
-from common.messages import Ack, Commit, Committed, Offer, Published, Push, Stage, Staged, Stop
+from common.messages import Ack, Commit, Committed, Declined, Offer, Published, Push, Stage, Staged, Stop
 
 log = logging.getLogger(__name__)
 
@@ -135,11 +135,12 @@ class WeightSync:
         self.available = version
         self._wake.set()
 
-    def rejoin(self, version: int, life: int) -> None:
-        """Peers outlived this process, for the `life`-th time: the publisher holds `version`, and no group that is
-        left from before may pass for a new one."""
+    def rejoin(self, version: int | None, life: int) -> None:
+        """Peers outlived this process, for the `life`-th time: the publisher holds `version`, the one in service, and
+        no group that is left from before may pass for a new one. None: nothing was, and nothing need be held yet."""
         self._epoch = life * EPOCHS
-        self.step_ready(version)
+        if version is not None:
+            self.step_ready(version)
 
     def reconsider(self) -> None:
         """Something outside changed (an evaluation ended, say): look again whether a push may go."""
@@ -158,8 +159,11 @@ class WeightSync:
         if self._want_push is not None and not self._want_push.done():
             self._want_push.set_result(STOP)
 
-    def offer(self, message: Offer) -> Ack:
-        if self._offer is not None and not self._offer.done():
+    def offer(self, message: Offer) -> Ack | Declined:
+        """Declined if this push is no longer, or, made by an intake that has died, not yet under way."""
+        if self._offer is None or (message.version, message.epoch) != (self._pushing, self._epoch):
+            return Declined()
+        if not self._offer.done():
             self._offer.set_result(message)
         return Ack()
 

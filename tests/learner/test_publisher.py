@@ -26,6 +26,7 @@ class Line:
 
     def __init__(self) -> None:
         self.pushes: asyncio.Queue[m.Push] = asyncio.Queue()
+        self.declines = False
         self._offers: asyncio.Queue[m.Offer] = asyncio.Queue()
         self._published: asyncio.Queue[m.Published] = asyncio.Queue()
 
@@ -35,6 +36,8 @@ class Line:
                 return await self.pushes.get()
             case m.Offer():
                 await self._offers.put(message)
+                if self.declines:
+                    return m.Declined()
             case m.Published():
                 await self._published.put(message)
         return m.Ack()
@@ -156,6 +159,17 @@ async def test_a_member_that_is_lost_breaks_the_push_for_all_and_the_next_epoch_
     (got,) = await received(await joined(offer, 1), offer)
     assert same(got, 0, size)
     assert (await running.line.published()).error == ""
+
+
+async def test_a_push_that_nobody_waits_for_is_given_up_at_once(running: Running) -> None:
+    running.hold(0)
+    running.line.declines = True
+    await running.line.offer(0, epoch=1, world=2)
+    running.line.declines = False
+    offer = await running.line.offer(0, epoch=2, world=2)
+    (got,) = await received(await joined(offer, 1), offer)
+    assert same(got, 0)
+    assert (await running.line.published()).epoch == 2
 
 
 async def test_a_group_that_nobody_joins_is_an_error_and_not_the_end() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from common.errors import PartFailed
-from common.messages import Commit, Committed, Offer, Published, Push, Stage, Staged, Stop
+from common.messages import Ack, Commit, Committed, Declined, Offer, Published, Push, Stage, Staged, Stop
 from learner.weight_sync import ENGINE_ATTEMPTS, PUSH_ATTEMPTS, PushRecord, WeightSync, probe_difference
 from tests.fakes.clock import FakeClock
 
@@ -358,3 +358,27 @@ def test_probe_difference() -> None:
     assert probe_difference((one,), ()) == math.inf
     assert probe_difference((one,), (one[:1],)) == math.inf
     assert probe_difference((one,), (np.array([math.nan, -2.0], np.float32),)) == math.inf
+
+
+async def test_an_offer_is_declined_unless_its_push_is_under_way(play: Stageplay) -> None:
+    def offer(version: int, epoch: int) -> object:
+        return play.sync.offer(Offer(version, epoch, "here", 1, (), "sum", PROBE, LOGPROBS))
+
+    assert offer(0, 1) == Declined()  # asked for by an intake that has died
+    play.silent = {0}
+    await play.start(0)
+    (push,) = play.pushes
+    assert offer(push.version, push.epoch) == Ack()  # told twice
+    assert offer(push.version, push.epoch - 1) == offer(push.version + 1, push.epoch) == Declined()
+    await play.clock.advance(TIMEOUT)
+    assert offer(push.version, push.epoch) == Declined()  # given up
+
+
+async def test_where_nothing_was_in_service_none_is_pushed_until_one_is_held(play: Stageplay) -> None:
+    play.sync.rejoin(None, life=1)
+    play.sync.engine_joined(0)
+    await play.settle()
+    assert play.pushes == []
+    play.sync.step_ready(0)
+    await play.settle()
+    assert play.versions() == [0]
