@@ -124,5 +124,4 @@ def _peers(parsed: argparse.Namespace) -> int:
     from azr.experiments.peers import Plan, peers
 
     preset, overrides = split(parsed, fallback=TINY)
-    peers(preset, overrides, Plan(parsed.rounds, parsed.steps), parsed.out)
-    return 0
+    return int(bool(peers(preset, overrides, Plan(parsed.rounds, parsed.steps), parsed.out).failures))

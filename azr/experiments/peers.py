@@ -91,7 +91,11 @@ def peers(
     python: Path = trl.PYTHON,
     say: Callable[[str], None] = print,
 ) -> Found:
-    """Measure both and write results.json and table.md into `out`. ConfigError before anything is started."""
+    """Measure both and write results.json and table.md into `out`, after the trials and after every round.
+
+    A trial or a round that fails is reported and the others go on. ConfigError before anything is started; PartFailed
+    if no trial of a system went well.
+    """
     trl.require(python)
     if (out / "runs").exists():
         raise ConfigError(f"{out} holds an experiment: name another --out")
@@ -107,39 +111,65 @@ def peers(
     ours = Ours(preset, (*settings, f"seeds.load={out / 'tasks.jsonl'}"), out, command)
     work = trl.work(config, tasks)
     with held(out), interruptible(), guarded():
-        variant, trials = _fastest_variant(work, out / "trl", python, say)
-        way, tried = _fastest_way(ours, skip, say)
+        failures: list[str] = []
+
+        def failed(what: str, failure: PartFailed) -> None:
+            failures.append(f"{what}: {failure}".replace(f"{out}/", ""))
+            say(f"{what} failed: {failure}")
+
+        variant, trials = _fastest_variant(work, out / "trl", python, say, failed)
+        way, tried = _fastest_way(ours, skip, say, failed)
         rounds: list[Round] = []
+        found = Found(" ".join(way), str(variant), (), (*trials, *tried), tuple(failures))
+        table = write(found, out)
         for number in range(1, plan.rounds + 1):
-            mine = steady(ours.train(way, f"round-{number}"), skip)
-            (steps,) = trl.train(work, [variant], plan.steps, out / "trl", f"round-{number}", python)
-            rounds.append(Round(mine, steady(steps, skip)))
-            say(f"round {number} of {plan.rounds}: {rounds[-1].ratio:.2f} times the trained sequences of TRL")
-    found = Found(" ".join(way), str(variant), tuple(rounds), (*trials, *tried))
-    say(write(found, out))
+            try:
+                mine = steady(ours.train(way, f"round-{number}"), skip)
+                (steps,) = trl.train(work, [variant], plan.steps, out / "trl", f"round-{number}", python)
+                rounds.append(Round(mine, steady(steps, skip)))
+            except PartFailed as failure:
+                failed(f"round {number}", failure)
+            else:
+                say(f"round {number} of {plan.rounds}: {rounds[-1].ratio:.2f} times the trained sequences of TRL")
+            found = dataclasses.replace(found, rounds=tuple(rounds), failures=tuple(failures))
+            table = write(found, out)
+    say(table)
     return found
 
 
 def _fastest_variant(
-    work: trl.Work, folder: Path, python: Path, say: Callable[[str], None]
+    work: trl.Work, folder: Path, python: Path, say: Callable[[str], None], failed: Callable[[str, PartFailed], None]
 ) -> tuple[trl.Variant, list[Trial]]:
     variants = trl.variants(work.sequences, work.samples)
     rates: dict[trl.Variant, float] = {}
     for processes in sorted({variant.processes for variant in variants}):
         some = [variant for variant in variants if variant.processes == processes]
-        runs = trl.train(work, some, TRIAL_STEPS, folder, f"trial-{processes}", python)
-        rates |= {v: steady(steps, TRIAL_SKIP).sequences_per_second for v, steps in zip(some, runs, strict=True)}
+        try:
+            runs = trl.train(work, some, TRIAL_STEPS, folder, f"trial-{processes}", python)
+            rates |= {v: steady(steps, TRIAL_SKIP).sequences_per_second for v, steps in zip(some, runs, strict=True)}
+        except PartFailed as failure:
+            failed(f"trial of TRL in {processes} processes", failure)
+    if not rates:
+        raise PartFailed("TRL", "no way to run it went well", log=str(folder))
     trials = [Trial("TRL", str(variant), rate) for variant, rate in rates.items()]
     for trial in trials:
         say(f"tried TRL, {trial.way}: {trial.sequences_per_second:.0f} sequences/s")
     return max(rates, key=lambda variant: rates[variant]), trials
 
 
-def _fastest_way(ours: Ours, skip: int, say: Callable[[str], None]) -> tuple[tuple[str, ...], list[Trial]]:
+def _fastest_way(
+    ours: Ours, skip: int, say: Callable[[str], None], failed: Callable[[str, PartFailed], None]
+) -> tuple[tuple[str, ...], list[Trial]]:
     rates: dict[tuple[str, ...], float] = {}
     for number, way in enumerate(WAYS, 1):
-        rates[way] = steady(ours.train(way, f"trial-{number}"), skip).sequences_per_second
+        try:
+            rates[way] = steady(ours.train(way, f"trial-{number}"), skip).sequences_per_second
+        except PartFailed as failure:
+            failed(f"trial of azr with {' '.join(way)}", failure)
+            continue
         say(f"tried azr, {' '.join(way)}: {rates[way]:.0f} sequences/s")
+    if not rates:
+        raise PartFailed("azr train", "no way to run it went well", log=str(ours.out / "logs"))
     trials = [Trial("azr", " ".join(way), rate) for way, rate in rates.items()]
     return max(rates, key=lambda way: rates[way]), trials
 

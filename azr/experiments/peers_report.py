@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from azr.experiments.files import write_whole
 from azr.experiments.rate import Rate
 
 
@@ -42,19 +43,20 @@ class Round:
 
 @dataclass(frozen=True)
 class Found:
-    """`ours` and `trl`: the ways that were measured, the fastest of `trials`."""
+    """`ours` and `trl`: the ways that were measured, the fastest of `trials`. `failures`: trials and rounds."""
 
     ours: str
     trl: str
     rounds: tuple[Round, ...]
     trials: tuple[Trial, ...]
+    failures: tuple[str, ...] = ()
 
 
 def write(found: Found, out: Path) -> str:
-    """Write results.json and table.md into `out`; the table."""
+    """Write results.json and table.md into `out`, each whole; the table."""
     table = "\n".join(_table(found)) + "\n"
-    (out / "results.json").write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n")
-    (out / "table.md").write_text(table)
+    write_whole(out / "results.json", json.dumps(dataclasses.asdict(found), indent=1) + "\n")
+    write_whole(out / "table.md", table)
     return table
 
 
@@ -79,8 +81,15 @@ def _table(found: Found) -> Iterator[str]:
     yield "|---|---|---|"
     for trial in found.trials:
         yield f"| {trial.system} | {trial.way} | {trial.sequences_per_second:.0f} |"
+    if found.failures:
+        yield ""
+        yield "Failed, and in no figure:"
+        yield ""
+        yield from (f"- {failure}" for failure in found.failures)
 
 
 def _spread(values: Sequence[float], write: Callable[[float], str]) -> str:
     """Median [least, greatest]."""
+    if not values:
+        return "none"
     return f"{write(median(values))} [{write(min(values))}, {write(max(values))}]"

@@ -1,10 +1,10 @@
 """Two training loops as `azr experiment peers` meets them, within a moment: `azr train`, and the worker that runs TRL.
 
-    python -m tests.fakes.loops PRESET key=value ...           leaves a run folder
+    python -m tests.fakes.loops [--broken NAME,...] PRESET key=value ...    leaves a run folder
     python -m tests.fakes.loops [...] trl_worker.py WORK RESULT    writes a result
 
 A step of ours takes 0.5 s, 0.25 s with cluster.pin; one of TRL 1 s, 0.75 s in parts of a quarter. Its first and last
-steps are quicker or slower than the others.
+steps are quicker or slower than the others. Runs of a NAME fail.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ from common.config import load
 
 
 def train(settings: list[str]) -> None:
+    broken: list[str] = []
+    if settings[0] == "--broken":
+        broken, settings = settings[1].split(","), settings[2:]
     config = load(settings[0], settings[1:])
+    if config.run.name in broken:
+        sys.exit("azr: executor-0: its process died")
     folder = Path(config.run.folder) / config.run.name
     folder.mkdir(parents=True)
     batch = {"groups": 24, "sequences": 192, "tokens": 1920}

@@ -46,10 +46,10 @@ def python(tmp_path: Path) -> Path:
     return script
 
 
-def measured(model: Path, python: Path, out: Path, *more: str) -> tuple[Found, list[str]]:
+def measured(model: Path, python: Path, out: Path, *more: str, broken: str = "none") -> tuple[Found, list[str]]:
     said: list[str] = []
-    settings = [f"model.path={model}", *more]
-    return peers(PRESET, settings, Plan(2, 14), out, command=FAKE, python=python, say=said.append), said
+    settings, command = [f"model.path={model}", *more], (*FAKE, "--broken", broken)
+    return peers(PRESET, settings, Plan(2, 14), out, command=command, python=python, say=said.append), said
 
 
 def test_each_is_measured_in_its_fastest_way_by_turns(model: Path, python: Path, tmp_path: Path) -> None:
@@ -73,6 +73,28 @@ def test_ours_only_solves_the_tasks_that_trl_is_given(model: Path, python: Path,
     asked = json.loads((tmp_path / "out" / "trl" / "round-2.work.json").read_text())
     assert (asked["samples"], asked["sequences"], asked["steps"], len(asked["variants"])) == (4, 24, 14, 1)
     assert len(asked["rows"]) == 3 * 64 == len((tmp_path / "out" / "tasks.jsonl").read_text().splitlines())
+
+
+def test_a_trial_and_a_round_that_fail_cost_nothing_else(model: Path, python: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    found, _ = measured(model, python, out, broken="trial-1,round-1")
+    assert found.ours == "cluster.pin=true learner.share_prompts=true learner.micro_batch_tokens=1024"
+    assert [round.ratio for round in found.rounds] == [3.0]
+    kept = json.loads((out / "results.json").read_text())
+    assert [failure.partition(":")[0] for failure in kept["failures"]] == [
+        "trial of azr with cluster.pin=true",
+        "round 1",
+    ]
+    assert all("its process died" in line and str(tmp_path) not in line for line in kept["failures"])
+    assert "- round 1: " in (out / "table.md").read_text() and "3.00 [3.00, 3.00]" in (out / "table.md").read_text()
+
+
+def test_trials_outlive_an_experiment_without_a_round(model: Path, python: Path, tmp_path: Path) -> None:
+    found, said = measured(model, python, tmp_path / "out", broken="round-1,round-2")
+    assert found.rounds == () and len(found.trials) > 4 and len(found.failures) == 2
+    assert "| azr | cluster.pin=true | none | none | none |" in said[-1]
+    with pytest.raises(PartFailed, match="no way to run it went well"):
+        measured(model, python, tmp_path / "other", broken="trial-1,trial-2,trial-3,trial-4")
 
 
 def test_the_prompts_are_those_of_our_codec(model: Path) -> None:
