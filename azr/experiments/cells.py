@@ -14,10 +14,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,16 +97,6 @@ def finished(run: Path, config: Config) -> bool:
     if not config.eval.tasks and not config.eval.harder:
         return True
     return {0, config.learner.steps} <= {point.version for point in Answers.read(run).points()}
-
-
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """SIGTERM is a KeyboardInterrupt, too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def can_go_on(run: Path, config: Config) -> bool:

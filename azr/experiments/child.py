@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 GRACE = 60.0  # seconds that an interrupted process gets to end by itself
@@ -45,3 +45,13 @@ def last_line(log: Path) -> str:
     """The last word of a user's error in `log`, or else its last line."""
     lines = log.read_text(errors="replace").strip().splitlines()
     return next((line for line in reversed(lines) if "azr:" in line), lines[-1] if lines else "it printed nothing")
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt, too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

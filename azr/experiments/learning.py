@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from azr.experiments import report, table
-from azr.experiments.cells import TRAIN, Cell, Outcome, interruptible, perform
+from azr.experiments.cells import TRAIN, Cell, Outcome, perform
+from azr.experiments.child import interruptible
 from azr.experiments.controls import AZR, CELLS, settings
 from azr.guard import guarded
 from azr.lock import held

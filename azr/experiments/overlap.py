@@ -17,7 +17,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from azr.experiments import overlap_report
-from azr.experiments.cells import TRAIN, Cell, Outcome, finished, interruptible, perform, put_aside
+from azr.experiments.cells import TRAIN, Cell, Outcome, finished, perform, put_aside
+from azr.experiments.child import interruptible
 from azr.experiments.pace import Pace, measure
 from azr.experiments.pairs import CELLS, LOCKSTEP, OVERLAP
 from azr.guard import guarded

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from azr import base
 from azr.experiments import child, trl
-from azr.experiments.cells import TRAIN, interruptible
+from azr.experiments.cells import TRAIN
+from azr.experiments.child import interruptible
 from azr.experiments.controls import grammar_tasks
 from azr.experiments.peers_report import Found, Round, Trial, write
 from azr.experiments.rate import Step, of_run, steady
