@@ -112,5 +112,6 @@ async def test_base_models_of_runs_that_are_to_be_made_are_known_before_the_firs
     found = models([one, two, other, never], tmp_path)
     assert [model.base_seed for model in found] == [1, 2]
     assert all(Path(model.path).name.startswith("base-") and model.build for model in found)
-    await Series(FakeHost(), tmp_path, lambda text: None, prepare).perform([other])
+    said: list[str] = []
+    await Series(FakeHost(), tmp_path, said.append, prepare).perform([other])
     assert models([one, two, other, never], tmp_path) == found[:1]
