@@ -1,7 +1,7 @@
 """Sets η of the admission by what learner steps tell (`staleness.auto`), and says so in metrics and trace.
 
 Invariant: without `staleness.auto` it changes nothing and tells nothing. η at the newest checkpoint outlives the
-process: a resumed run begins with it (learner/resume_point.py).
+run: a resumed one begins with it (learner/resume_point.py); η in force outlives the process (learner/lease_ledger.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class AutoEta:
-    """`changed(before, eta)` is told of every decision."""
+    """`changed(before, eta)` is told of every decision, and of what a return to a checkpoint takes back."""
 
     def __init__(
         self, settings: StalenessConfig, admission: Admission, clock: Clock, changed: Callable[[int, int], None]
@@ -30,11 +30,14 @@ class AutoEta:
         self._formed: dict[int, float] = {}
         self._forbidden = 0  # of the admission's, those before the newest step
 
-    def begin(self, eta: int) -> None:
-        """Go on with the `eta` of a run that ended, as far as the settings of this one allow it."""
+    def begin(self, eta: int, before: int | None = None) -> None:
+        """Go on with the `eta` of a run that ended, as far as the settings of this one allow it; `before`, where it is
+        known, was in force last."""
         if self._settings.auto:
             self._lead.eta = min(max(eta, 0), self._settings.eta_max)
             self._limit()
+            if before is not None and before != self._lead.eta:
+                self._changed(before, self._lead.eta)
 
     def asked(self, step: int) -> None:
         self._asked.setdefault(step, self._clock.now())
@@ -46,7 +49,8 @@ class AutoEta:
         """Decide. Figures for the row of the step: η while it was trained, and what speaks for another."""
         now = self._clock.now()
         asked = self._asked.pop(done.step, now)
-        waited = max(0.0, self._formed.pop(done.step, asked) - asked) / max(now - asked, 1e-9)
+        waited = max(0.0, self._formed.get(done.step, asked) - asked) / max(now - asked, 1e-9)
+        self._formed = {step: at for step, at in self._formed.items() if step > done.step}
         forbidden, self._forbidden = self._admission.forbidden - self._forbidden, self._admission.forbidden
         if not self._settings.auto:
             return {}

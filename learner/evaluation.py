@@ -86,10 +86,15 @@ class Evaluation:
         self._right: dict[Question, bool] = {}
         self._failures: Counter[Question] = Counter()
         self._version = -1
+        self._over: int | None = None  # version of the last round that is over
         self.rounds: list[Round] = []
 
+    def rejoin(self, over: int | None) -> None:
+        """Go on behind the round of version `over`, which a process that has died saw the end of."""
+        self._over = over
+
     def due(self, version: int) -> bool:
-        if not self._questions or any(r.version == version for r in self.rounds) or self.active:
+        if not self._questions or version == self._over or self.active:
             return False
         every = self._config.every
         return version in (0, self._last) or (every > 0 and version % every == 0)
@@ -126,6 +131,7 @@ class Evaluation:
         self._right[question] = any(sample.correct for sample in group.samples)
         if self.active:
             return None
+        self._over = self._version
         self.rounds.append(Round(self._version, self._right))
         return self.rounds[-1]
 

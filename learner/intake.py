@@ -115,20 +115,24 @@ class Intake:
 
     def resume(self, step: int) -> None:
         """In a new incarnation, all of which begins at the checkpoint of `step` batches; later ones train again."""
-        self.leases.serve(step)
+        self.auto_eta.begin(latest_eta(self._folder, self._config.staleness.eta), self.leases.service.eta)
+        self.leases.forget()
         self._return(step)
         self._saved = step
 
     def rejoin(self, life: int) -> None:
         """In the incarnation whose intake died, for the `life`-th time: trainer ranks and engines are where they were,
-        and only repeat themselves. The first push is that of the version in service."""
-        self._return(self.leases.trained)
+        and only repeat themselves. The first push is that of the version in service, if there was one."""
+        version, eta, evaluated = self.leases.service
+        self.auto_eta.begin(latest_eta(self._folder, self._config.staleness.eta) if eta is None else eta)
+        self.evaluation.rejoin(evaluated)
+        self._return(max(self.leases.trained, version or 0))
         self._saved, _ = latest_checkpoint(self._folder)
-        self.weights.rejoin(self.admission.version, life)
+        self.weights.rejoin(version, life)
 
     def _return(self, step: int) -> None:
+        self.leases.adapt(self.admission.limits.eta)
         parts = self.leases, self.book, self.admission, self._config, self._programs
-        self.auto_eta.begin(latest_eta(self._folder, self._config.staleness.eta))
         for number, groups in recover(step, self.journal.read(), *parts).items():
             self._take_batch(number, groups)
         for number in range(self.admission.version, step):
@@ -325,6 +329,7 @@ class Intake:
         self.log.step(row, staleness_histogram(done.step, batch))
         with self.leases.together():
             self.admission.trained(done.step, batch)
+            self.leases.adapt(self.admission.limits.eta)
         self.log.rejected.update(rejections(sample for group in batch for sample in group.samples))
         del self._shares[done.step]
         self._step = done.step + 1
@@ -364,12 +369,12 @@ class Intake:
 
     def _evaluated(self, result: Round) -> None:
         self.log.evaluation(result)
+        self.leases.evaluated(result.version)
         self.weights.reconsider()
         self._finish_if_over()
 
     def _finish_if_over(self) -> None:
-        last = self._config.learner.steps
-        if min(self.admission.version, self._saved) >= last and not self.evaluation.active:
+        if min(self.admission.version, self._saved) >= self._config.learner.steps and not self.evaluation.active:
             self._finish()
 
     def _finish(self) -> None:

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from common.errors import AzrError
 from common.types import Kind
@@ -21,9 +22,17 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS leases (
     id INTEGER PRIMARY KEY, kind TEXT NOT NULL, incarnation INTEGER NOT NULL, granted INTEGER NOT NULL,
     attempt INTEGER, fate TEXT, step INTEGER);
-CREATE TABLE IF NOT EXISTS service (version INTEGER NOT NULL);
-INSERT INTO service SELECT 0 WHERE NOT EXISTS (SELECT * FROM service);
+CREATE TABLE IF NOT EXISTS service (version INTEGER, eta INTEGER, evaluated INTEGER);
+INSERT INTO service SELECT NULL, NULL, NULL WHERE NOT EXISTS (SELECT * FROM service);
 """
+
+
+class Service(NamedTuple):
+    """What the intake of an incarnation was at; None: nothing yet."""
+
+    version: int | None  # in service
+    eta: int | None  # in force (staleness.auto)
+    evaluated: int | None  # version of the last round of evaluation that is over
 
 
 class LeaseLedger:
@@ -81,11 +90,21 @@ class LeaseLedger:
         """`version` is in service from now on."""
         self._db.execute("UPDATE service SET version = ?", (version,))
 
+    def adapt(self, eta: int) -> None:
+        """`eta` is in force from now on."""
+        self._db.execute("UPDATE service SET eta = ?", (eta,))
+
+    def evaluated(self, version: int) -> None:
+        """The round of `version` is over."""
+        self._db.execute("UPDATE service SET evaluated = ?", (version,))
+
+    def forget(self) -> None:
+        """A new incarnation begins: nothing of it is in service."""
+        self._db.execute("UPDATE service SET version = NULL, eta = NULL, evaluated = NULL")
+
     @property
-    def version(self) -> int:
-        """In service, as far as this file knows."""
-        found: int = self._db.execute("SELECT version FROM service").fetchone()[0]
-        return found
+    def service(self) -> Service:
+        return Service(*self._db.execute("SELECT version, eta, evaluated FROM service").fetchone())
 
     @property
     def trained(self) -> int:

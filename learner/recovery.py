@@ -2,7 +2,8 @@
 
 Of a run that resumes, the weights are those of its checkpoint, and the version is the same. Where only the intake has
 died, trainer ranks and engines go on with theirs: `step` batches are trained, the version in service is the one that
-the ledger names, and batches in between are trained but not yet in the book.
+the ledger names (if it names none, nothing has been trained since the start), and batches in between are trained but
+not yet in the book.
 
 Invariants: a group that was acknowledged is in a batch, waits, or has ended with its reason; batches that had been
 formed are the same groups in the same order; every other lease that was open ends unused, for whoever worked on it is
@@ -31,7 +32,8 @@ def recover(
     programs: Programs | None = None,
 ) -> dict[int, list[Group]]:
     """Return to `step` trained batches and the version in service. The batches that are not in the book, by number."""
-    version = ledger.version
+    served = ledger.service.version
+    version = step if served is None else served
     batches = held.following(version, config.learner.steps)
     ledger.rewind(step, [*held.waiting, *(group.lease for groups in batches.values() for group in groups)])
     rebuild(book, version, held.batches, config, programs)

@@ -169,6 +169,14 @@ async def test_a_batch_that_was_there_before_it_was_asked_for_was_not_waited_for
     assert room.auto.trained(m.StepDone(0, {}, 1.0))["staleness/eta_waited"] == 0.0
 
 
+async def test_what_formed_before_is_not_kept() -> None:
+    room = Room()
+    for step in range(3):
+        room.auto.formed(step)
+    room.auto.trained(m.StepDone(2, {}, 1.0))
+    assert room.auto._formed == {}
+
+
 async def test_without_it_nothing_changes_and_nothing_is_told() -> None:
     room = Room(auto=False)
     assert [await room.step(n, waited=3.0, ess=0.1) for n in range(4)] == [{}] * 4
@@ -244,6 +252,27 @@ async def test_lock_step_lets_the_learner_wait_and_eta_grows_across_a_crash(
     again = stages(1)
     again.intake.resume(3)
     assert again.intake.admission.limits.eta == 1 and again.intake.status()["eta"] == 1
+
+
+async def test_eta_in_force_outlives_the_intake(stages: Callable[[int], Stage], tmp_path: Path) -> None:
+    """No checkpoint has seen it; a run that returns to the checkpoint takes it back, and says so."""
+    stage = stages(0)
+    await stage.begin(0)
+    for step in range(2):
+        await waited_for(stage, step)
+    eta = stage.intake.admission.limits.eta
+    assert eta > latest_eta(tmp_path, 0)
+    await stage.crash()
+    back = stages(0)
+    back.intake.rejoin(1)
+    assert (back.intake.admission.limits.eta, back.intake.status()["eta"]) == (eta, eta)
+    await back.crash()
+    again = stages(1)
+    again.intake.resume(0)
+    assert again.intake.admission.limits.eta == latest_eta(tmp_path, 0)
+    await again.crash()
+    marks = [e["args"] for e in trace.read(tmp_path / "trace.json") if e["name"] == "eta" and e["ph"] == "i"]
+    assert marks[-1] == {"before": eta, "eta": latest_eta(tmp_path, 0)}
 
 
 def test_a_checkpoint_without_eta_says_nothing_of_it(tmp_path: Path) -> None:

@@ -72,12 +72,16 @@ def test_numbers_go_on_after_the_last_of_each_kind(tmp_path: Path, ledger: Lease
 
 
 def test_it_knows_how_far_the_run_is(tmp_path: Path, ledger: LeaseLedger) -> None:
-    assert (ledger.trained, ledger.version) == (0, 0)
+    assert (ledger.trained, ledger.service) == (0, (None, None, None))
     ledger.ended(A, 0, "trained", 0)
     ledger.ended(B, 0, "trained", 1)
     ledger.serve(1)
+    ledger.adapt(3)
+    ledger.evaluated(0)
     again = LeaseLedger(tmp_path / "tasks.sqlite", incarnation=0)
-    assert (again.trained, again.version) == (2, 1)
+    assert (again.trained, again.service) == (2, (1, 3, 0))
+    again.forget()
+    assert (again.trained, again.service) == (2, (None, None, None))
     again.close()
 
 
