@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(tmp_path: Path) -> Path:
     """Stands for the interpreter of the environment with TRL."""
     script = tmp_path / "python"
-    script.write_text(f'#!/bin/sh\nexec {shlex.join(FAKE)} "$@"\n')
+    script.write_text(f'#!/bin/sh\nexec env PYTHONPATH={shlex.quote(str(ROOT))} {shlex.join(FAKE)} "$@"\n')
     script.chmod(0o755)
     return script
 
