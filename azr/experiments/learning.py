@@ -18,6 +18,7 @@ from azr.experiments import report, table
 from azr.experiments.cells import TRAIN, Cell, Outcome, perform
 from azr.experiments.child import interruptible
 from azr.experiments.controls import AZR, CELLS, settings
+from azr.experiments.files import claimed
 from azr.guard import guarded
 from azr.lock import held
 from common.config import Config, load
@@ -72,9 +73,7 @@ def learning(
 
     `overrides` of a person are stronger than DEFAULTS, and what makes a cell what it is stronger than both.
     """
-    if (out / "runs").exists() and not resume:
-        raise ConfigError(f"{out} holds an experiment: add --resume to finish it, or name another --out")
-    out = out.absolute()
+    out = claimed(out, resume=resume)
     cells = [_cell(preset, overrides, plan, out, *run) for run in plan.runs()]
     out.mkdir(parents=True, exist_ok=True)
     try:

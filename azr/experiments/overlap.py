@@ -19,6 +19,7 @@ from pathlib import Path
 from azr.experiments import overlap_report
 from azr.experiments.cells import TRAIN, Cell, Outcome, finished, perform, put_aside
 from azr.experiments.child import interruptible
+from azr.experiments.files import claimed
 from azr.experiments.pace import Pace, measure
 from azr.experiments.pairs import CELLS, LOCKSTEP, OVERLAP
 from azr.guard import guarded
@@ -63,9 +64,7 @@ def overlap(
     say: Callable[[str], None] = print,
 ) -> bool:
     """Make all runs and write the report into `out`; whether all went well. ConfigError before anything is started."""
-    if (out / "runs").exists() and not resume:
-        raise ConfigError(f"{out} holds an experiment: add --resume to finish it, or name another --out")
-    out = out.absolute()
+    out = claimed(out, resume=resume)
     config = _checked(load(preset, [*DEFAULTS, *overrides]))
     cells = [_cell(preset, overrides, config, *run) for run in plan.runs()]
     out.mkdir(parents=True, exist_ok=True)

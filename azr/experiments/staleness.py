@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from azr.experiments import staleness_report as report
 from azr.experiments.cells import Cell, Outcome
+from azr.experiments.files import claimed
 from azr.experiments.series import perform_all
 from azr.experiments.staleness_figures import Setting
 from azr.lock import held
@@ -99,9 +100,7 @@ def staleness(
 
     `overrides` of a person are stronger than DEFAULTS, and what makes a cell what it is stronger than both.
     """
-    if (out / "runs").exists() and not resume:
-        raise ConfigError(f"{out} holds an experiment: add --resume to finish it, or name another --out")
-    out = out.absolute()
+    out = claimed(out, resume=resume)
     made = [(setting, _cell(preset, overrides, plan, setting, seed)) for setting, seed in plan.runs()]
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -117,8 +117,12 @@ class Stage:
     async def act(self, index: int) -> None:
         """Answer every lease at once, until there are no more."""
         peer = Peer("actor", index)
-        while leases := (await self.front.handle(peer, m.WantLeases(99))).leases:  # type: ignore[attr-defined]
-            for lease in leases:
+        while True:
+            reply = await self.front.handle(peer, m.WantLeases(99))
+            assert isinstance(reply, m.Leases)
+            if not reply.leases:
+                return
+            for lease in reply.leases:
                 await self.front.handle(peer, m.Deliver(fulfil(lease, incarnation=self.config.run.incarnation)))
 
     async def settle(self) -> None:

@@ -128,14 +128,15 @@ class Lives(RuleBasedStateMachine):
     async def publish(self) -> None:
         """Rank 0 pushes what it is asked for, as soon as it may."""
         front = self.stage.intake
-        while not (push := await front.handle(TRAINER, m.WantPush())).stop:  # type: ignore[attr-defined]
-            if self.struck:
+        while True:
+            push = await front.handle(TRAINER, m.WantPush())
+            assert isinstance(push, m.Push)
+            if push.stop or self.struck:
                 return
-            assert max(self.first, self.trained + 1 - KEPT) <= push.version <= self.trained  # type: ignore[attr-defined]
+            assert max(self.first, self.trained + 1 - KEPT) <= push.version <= self.trained
             await self.permits.acquire()
-            version, epoch = push.version, push.epoch  # type: ignore[attr-defined]
-            await front.handle(TRAINER, m.Offer(version, epoch, "here", 1, (), "", (), LOGPROBS))
-            await front.handle(TRAINER, m.Published(version, epoch))
+            await front.handle(TRAINER, m.Offer(push.version, push.epoch, "here", 1, (), "", (), LOGPROBS))
+            await front.handle(TRAINER, m.Published(push.version, push.epoch))
 
     async def want(self, actor: int, capacity: int) -> None:
         reply = await self.stage.intake.handle(Peer("actor", actor), m.WantLeases(capacity))
