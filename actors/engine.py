@@ -72,6 +72,7 @@ class Engine(Protocol):
     async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
         """Log-probs of tokens 1… of each sequence, [L] → [L − 1], at temperature 1 and the weights in force.
 
+        Goes before all answers that wait for a place in the batch: a push is over only when its probe is scored.
         Raises ValueError for an empty sequence or one as long as max_model_len.
         """
         ...

@@ -64,7 +64,7 @@ class AsyncEngine:
         return [compat.completion(output) for output in await asyncio.gather(*requests)]
 
     async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
-        outputs = await asyncio.gather(*(self._ask(sequence, compat.scoring()) for sequence in sequences))
+        outputs = await asyncio.gather(*(self._ask(sequence, compat.scoring(), compat.FIRST) for sequence in sequences))
         return tuple(compat.scores(output) for output in outputs)
 
     async def stage(self, stage: Stage) -> StageTimes:
@@ -107,10 +107,11 @@ class AsyncEngine:
     def _decoded(self) -> int:
         return self._finished + compat.unfinished_tokens(self._llm)
 
-    async def _ask(self, prompt: Int32Array, parameters: SamplingParams) -> RequestOutput:
+    async def _ask(self, prompt: Int32Array, parameters: SamplingParams, priority: int = 0) -> RequestOutput:
         check_prompt(prompt, self._config.max_model_len)
         salt = compat.salt(self._config, self._version)
-        request = self._llm.generate(compat.prompt_of(prompt, salt), parameters, str(next(self._ids)))
+        name = str(next(self._ids))
+        request = self._llm.generate(compat.prompt_of(prompt, salt), parameters, name, priority=priority)
         self._running += 1
         try:
             async for output in request:

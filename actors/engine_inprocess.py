@@ -83,7 +83,7 @@ class InProcessEngine:
         return [compat.completion(output) for output in await self._ask([prompt] * n, parameters)]
 
     async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
-        outputs = await self._ask(sequences, [compat.scoring()] * len(sequences))
+        outputs = await self._ask(sequences, [compat.scoring()] * len(sequences), compat.FIRST)
         return tuple(compat.scores(output) for output in outputs)
 
     async def stage(self, stage: Stage) -> StageTimes:
@@ -127,7 +127,9 @@ class InProcessEngine:
         future.add_done_callback(self._waiting.discard)
         return future
 
-    async def _ask(self, prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams]) -> list[RequestOutput]:
+    async def _ask(
+        self, prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams], priority: int = 0
+    ) -> list[RequestOutput]:
         if not prompts:
             return []
         for prompt in prompts:
@@ -135,7 +137,7 @@ class InProcessEngine:
         job = _Job(self._expect(), len(prompts))
         ids = [str(next(self._ids)) for _ in prompts]
         self._jobs.update(dict.fromkeys(ids, job))
-        self._commands.put(partial(self._add, ids, prompts, parameters))
+        self._commands.put(partial(self._add, ids, prompts, parameters, priority))
         try:
             return await job.future
         except asyncio.CancelledError:
@@ -180,10 +182,12 @@ class InProcessEngine:
         while not self._commands.empty():
             self._commands.get()()
 
-    def _add(self, ids: Sequence[str], prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams]) -> None:
+    def _add(
+        self, ids: Sequence[str], prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams], priority: int
+    ) -> None:
         salt = compat.salt(self._config, self._version)
         for name, prompt, parameter in zip(ids, prompts, parameters, strict=True):
-            self._llm.add_request(name, compat.prompt_of(prompt, salt), parameter)
+            self._llm.add_request(name, compat.prompt_of(prompt, salt), parameter, priority=priority)
 
     def _abort(self, ids: Sequence[str]) -> None:
         self._llm.abort_request([name for name in ids if self._jobs.pop(name, None)])

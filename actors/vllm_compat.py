@@ -40,6 +40,7 @@ from common.errors import PartFailed
 from common.messages import TensorMeta
 from common.types import Float32Array, Int32Array, Span
 
+FIRST = -1  # priority of what all wait for; the smaller one is served first, and that of the others is 0
 CPU_BLOCK = 32  # tokens; the smallest that CPU attention takes, and prompts here are short
 
 
@@ -66,6 +67,7 @@ def engine_args(engine: EngineConfig, model: ModelConfig, *, in_process: bool) -
         kv_cache_memory_bytes=int(engine.kv_cache_gib * 2**30),
         enable_prefix_caching=engine.prefix_caching,
         distributed_executor_backend="uni",
+        scheduling_policy="priority",
         worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
         disable_log_stats=True,
         **(cpu_only if on_cpu else {}),

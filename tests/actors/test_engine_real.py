@@ -107,6 +107,20 @@ async def test_samples_of_a_group_are_independent(engine: Engine) -> None:
     assert await engine.score([]) == ()
 
 
+async def test_a_probe_does_not_queue_behind_answers(engine: Engine) -> None:
+    from tests.actors import models
+
+    slots, prompt = 32, models.sequence(20, 6)
+    answers = [
+        asyncio.create_task(engine.generate(prompt, n=1, temperature=1.0, seed=i, max_tokens=LONG))
+        for i in range(3 * slots)
+    ]
+    await asyncio.sleep(0)  # they are asked for
+    await engine.score([prompt])
+    assert sum(not answer.done() for answer in answers) > slots  # in turn it would be after two thirds of them
+    await asyncio.gather(*answers)
+
+
 async def test_weights_of_another_form_are_refused(engine: Engine, folder: Path) -> None:
     from tests.actors import models
 
