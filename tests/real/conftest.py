@@ -26,6 +26,22 @@ SMALL = [
 ]
 
 
+def output_until(process: subprocess.Popen[str], wanted: Callable[[str], bool]) -> str:
+    """What `process` says up to and with the first line that is wanted, or to its end."""
+    assert process.stdout is not None
+    output = ""
+    for line in process.stdout:
+        output += line
+        if wanted(line):
+            break
+    return output
+
+
+def tells_a_step(line: str) -> bool:
+    """Of a learner step that is done."""
+    return line.startswith("step ") and not line.startswith("step 0/")
+
+
 @dataclass(frozen=True)
 class Runs:
     """Starts `azr train` in a folder of its own."""

@@ -10,7 +10,7 @@ from collections import Counter
 
 import pytest
 
-from tests.real.conftest import SMALL, Runs
+from tests.real.conftest import SMALL, Runs, output_until, tells_a_step
 from tests.real.family import descendants, named
 
 STEPS = 40
@@ -20,19 +20,11 @@ GROUPS = 3 * sum(int(s.partition("=")[2]) for s in SMALL if s.startswith(("algor
 @pytest.mark.real
 def test_an_intake_that_dies_is_replaced_and_loses_no_group(runs: Runs) -> None:
     process = runs.start("restart", f"learner.steps={STEPS}", "learner.save_every=10")
-    assert process.stdout is not None
-    output = ""
-    for line in process.stdout:
-        output += line
-        if line.startswith("step ") and not line.startswith("step 0/"):
-            break
+    output = output_until(process, tells_a_step)
     family = descendants(process.pid)
     others = {name: named(family, name) for name in ("ActorProcess", "TrainerProcess")}
     os.kill(named(family, "IntakeProcess"), signal.SIGKILL)
-    for line in process.stdout:
-        output += line
-        if "started again" in line:
-            break
+    output += output_until(process, lambda line: "started again" in line)
     assert {name: named(descendants(process.pid), name) for name in others} == others
     rest, _ = process.communicate(timeout=400)
     output += rest

@@ -11,7 +11,7 @@ import signal
 
 import pytest
 
-from tests.real.conftest import Runs
+from tests.real.conftest import Runs, output_until, tells_a_step
 from tests.real.family import descendants, named
 
 STEPS = 40
@@ -20,12 +20,7 @@ STEPS = 40
 @pytest.mark.real
 def test_dead_actor_and_shard_are_replaced(runs: Runs) -> None:
     process = runs.start("restart", f"learner.steps={STEPS}", "learner.save_every=0", "cluster.transport=tcp")
-    assert process.stdout is not None
-    output = ""
-    for line in process.stdout:
-        output += line
-        if line.startswith("step ") and not line.startswith("step 0/"):
-            break
+    output = output_until(process, tells_a_step)
     family = descendants(process.pid)
     for name in ("ActorProcess", "ShardProcess"):
         os.kill(named(family, name), signal.SIGKILL)
