@@ -31,7 +31,7 @@ ENGINE = 800 * MIB
 TRAINER = 500 * MIB
 CUDA_HOST = 3 * GIB  # more, of a process that uses a GPU: an allowance
 
-# Activations kept for the backward pass: about so many vectors of the hidden size per token and layer.
+# Activations, as if all were kept for the backward pass: about so many vectors of the hidden size per token and layer.
 _ACTIVATIONS = 20
 # Logits of the answer tokens, their softmax and its gradient.
 _LOGITS = 3

@@ -1,12 +1,12 @@
 """What a run that is meant for GPUs asks of them, told to people and held against the GPUs there are.
 
-Every trainer rank and every engine has a GPU to itself. The learner's need supposes that activations are checkpointed,
-as in the published scripts; `kept` is what it would be without.
+Every trainer rank and every engine has a GPU to itself. `otherwise` is the learner's need with the other choice of
+learner.checkpoint_activations.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from azr.architecture import Architecture
 from azr.memory import GIB, WIDTHS, Need, engine, learner, sequences, snapshots, staged
@@ -18,7 +18,7 @@ class GpuNeeds:
     config: Config
     model: Architecture
     learner: Need
-    kept: Need
+    otherwise: Need
     engine: Need
 
     @property
@@ -28,13 +28,9 @@ class GpuNeeds:
 
 def needs(config: Config, model: Architecture) -> GpuNeeds:
     """Of a configuration whose model.dtype is in azr.memory.WIDTHS."""
-    return GpuNeeds(
-        config,
-        model,
-        learner(config, model, checkpointing=True),
-        learner(config, model, checkpointing=False),
-        engine(config, model),
-    )
+    settings = replace(config.learner, checkpoint_activations=not config.learner.checkpoint_activations)
+    other = replace(config, learner=settings)
+    return GpuNeeds(config, model, learner(config, model), learner(other, model), engine(config, model))
 
 
 def asked(needs: GpuNeeds) -> str:
@@ -70,7 +66,8 @@ def lines(needs: GpuNeeds) -> list[str]:
     weights = width * shape.parameters
     full = shape.kv_bytes(width) * limits.max_model_len
     made = f", of {shape.positions:,} that the model was made for" if shape.positions else ""
-    kept = f"{needs.kept.total / GIB:.1f} with all activations kept"
+    flag = str(not config.learner.checkpoint_activations).lower()
+    otherwise = f"{needs.otherwise.total / GIB:.1f} with learner.checkpoint_activations={flag}"
     trains = needs.learner.count > 0
     each = "each trainer rank and each engine" if trains else "each engine"
     title = f"trainer rank, each of {needs.learner.count}, ZeRO-{config.learner.zero_stage}"
@@ -81,7 +78,7 @@ def lines(needs: GpuNeeds) -> list[str]:
     )
     return [
         f"GPUs: {needs.count}, one for {each}; model.dtype={config.model.dtype}",
-        *(_table(needs.learner, title, kept) if trains else ()),
+        *(_table(needs.learner, title, otherwise) if trains else ()),
         *_table(needs.engine, f"engine, each of {needs.engine.count}", ""),
         f"KV cache: {shape.kv_bytes(width):,} B a token, {full / GIB:.2f} GiB a sequence of {limits.max_model_len:,} "
         f"tokens, {sequences(config, shape, width)} such sequences",

@@ -12,7 +12,8 @@ micro-batch, h the hidden size, I the feed-forward width, H and K the heads of q
   scores): 8h + 4 for the norms' float32 input and scale, each twice; w(4h + 2(H + K)d + 4I) for what goes into the
   projections, queries, keys, values, attention output and MLP; 4H for the softmax's normaliser. With checkpointing
   (Chen et al., arXiv 1604.06174) the input of every layer, wh, and all of one layer.
-* Logits: learner/policy.py takes the softmax in float32 at the answer tokens, at most all n. Log-probs, their gradient
+* Logits: learner/policy.py takes the softmax in float32 at the answer tokens, at most all n, or learner.head_tokens of
+  them at a time. Log-probs, their gradient
   and that of the logits are there at once: 12 bytes per token and entry of the vocabulary; with learner.entropy_bonus
   the probabilities as well, 4.
 * Mask, with learner.share_prompts: one byte and one number for every pair of positions of a row; most if a micro-batch
@@ -70,11 +71,12 @@ class Need:
         return _sum(self.terms)
 
 
-def learner(config: Config, model: Architecture, *, checkpointing: bool) -> Need:
+def learner(config: Config, model: Architecture) -> Need:
     """One trainer rank. Its longest micro-batch is one sequence, or learner.micro_batch_tokens if that is more."""
     settings, shape, width = config.learner, model.shape, WIDTHS[config.model.dtype]
     stage, ranks = settings.zero_stage, settings.ranks
-    tokens = max(settings.micro_batch_tokens, config.engine.max_model_len)
+    tokens, checkpointing = config.longest_micro_batch, settings.checkpoint_activations
+    at_once = min(tokens, settings.head_tokens or tokens)
     how = "one recomputed at a time" if checkpointing else "all kept"
     return Need(
         "learner",
@@ -90,8 +92,8 @@ def learner(config: Config, model: Architecture, *, checkpointing: bool) -> Need
                 activations(model, tokens, width, checkpointing=checkpointing),
                 f"{tokens:,} tokens, {shape.layers} layers of {layer_bytes(model, width):,} B a token, {how}",
             ),
-            Term("logits", logits(shape, tokens), f"{SOFTMAX} B x {tokens:,} tokens x {shape.vocabulary:,}"),
-            *entropy(shape, tokens, settings.entropy_bonus),
+            Term("logits", logits(shape, at_once), f"{SOFTMAX} B x {at_once:,} tokens x {shape.vocabulary:,}"),
+            *entropy(shape, at_once, settings.entropy_bonus),
             *mask(settings.micro_batch_tokens, width, shared=settings.share_prompts),
         ),
         (Term("update", *update(shape.parameters, stage, ranks, width)),),

@@ -53,8 +53,7 @@ def _precision(config: Config) -> Iterator[Finding]:
     elif on_gpus(config):
         yield Finding(
             True,
-            f"model.dtype is {dtype}, which is for GPUs; the learner so far trains in float32, on CPU, and keeps all "
-            "activations",
+            f"model.dtype is {dtype}, which is for GPUs; the learner so far trains in float32, on CPU",
             "this configuration is for planning; to train today: model.dtype=float32, with a model that fits the CPU",
         )
 

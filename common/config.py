@@ -166,6 +166,8 @@ class LearnerConfig(OffPolicyConfig):
     micro_batch_tokens: int = 4096
     save_every: int = 20  # steps; the last step is always saved
     keep_checkpoints: int = 2
+    checkpoint_activations: bool = False  # keep the input of each layer alone and compute the rest again, for memory
+    head_tokens: int = 0  # so many have logits at a time, which are computed again, for memory (0: all, once)
     share_prompts: bool = False  # train the answers to a prompt behind one copy of it (learner/prompt_rows.py)
     threads: int = 1
     probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
@@ -210,6 +212,11 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    @property
+    def longest_micro_batch(self) -> int:
+        """Tokens: a sequence longer than the budget has a micro-batch to itself."""
+        return max(self.learner.micro_batch_tokens, self.engine.max_model_len)
 
     @property
     def digest(self) -> str:
@@ -352,6 +359,7 @@ _LEAST: dict[str, tuple[float, str]] = {
     "learner.steps": (1, ""),
     "learner.ranks": (1, ""),
     "learner.micro_batch_tokens": (1, ""),
+    "learner.head_tokens": (0, " (0: all)"),
     "learner.save_every": (0, " (0: only the last step)"),
     "learner.keep_checkpoints": (2, ": the newest one is not in force until the intake has recorded it"),
     "learner.threads": (1, ""),

@@ -38,13 +38,15 @@ PADDING = MicroBatch(
 class Objective:
     """The loss of `settings`. `first`: folder of the model that the run began with, whatever it resumes from."""
 
-    def __init__(self, settings: LearnerConfig, first: Path, device: torch.device) -> None:
+    def __init__(self, settings: LearnerConfig, first: Path, device: torch.device, *, head_parts: int = 1) -> None:
         self.settings = settings
         self.device = device
         self.loss = LOSSES[settings.loss]
         self._recomputes = settings.loss in ANCHORED and settings.proximal == "recompute"
         self._interpolates = settings.loss in ANCHORED and settings.proximal == "interpolate"
-        self.reference = policy.load_policy(first).requires_grad_(False).to(device) if settings.kl else None
+        self.reference = (
+            policy.load_policy(first, head_parts=head_parts).requires_grad_(False).to(device) if settings.kl else None
+        )
 
     def proximal(self, scorer: policy.Scorer, updates: Sequence[Sequence[MicroBatch]]) -> list[list[Tensor | None]]:
         """Log-probs [Σ answer] under the weights as they are, for each micro-batch of each optimiser step of a batch;

@@ -3,9 +3,11 @@
 Sequences go through the model as rows [S, L], padded on the right and without an attention mask. That is
 exact: attention is causal, so a real token sees only itself and what stands left of it, and padding stands
 right of every real token; the outputs of padding positions are never selected. The vocabulary head runs on
-the selected positions alone and the softmax is taken in float32.
+the selected positions alone and the softmax is taken in float32. To spare memory the head takes the positions in parts,
+whose logits are not kept but computed again for the backward pass (Chen et al., arXiv 1604.06174), and layers likewise.
 With `SharedRows` a row holds one prompt and several answers to it, and a mask says what each sees.
-Invariant: log-probs are those of sampling at temperature 1 from the whole vocabulary.
+Invariants: log-probs are those of sampling at temperature 1 from the whole vocabulary; every forward call runs the head
+equally often, whatever the number of positions, since under ZeRO-3 each run is a collective of all ranks.
 Not covered: models whose head needs more than the hidden state (refused on load); dropout is
 expected to be 0.
 """
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -50,12 +53,14 @@ class Policy(torch.nn.Module):
     """Wraps `model`: one forward call yields scores of chosen tokens, never logits of all positions.
 
     `entropy_gradient`: entropy is differentiable, too, which keeps a second [N, V] for the backward pass.
+    `head_parts`: into so many the N tokens are divided, and no [N, V] is kept if there are several.
     """
 
-    def __init__(self, model: PreTrainedModel, *, entropy_gradient: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, *, entropy_gradient: bool = False, head_parts: int = 1) -> None:
         super().__init__()
         self.model = model
         self.entropy_gradient = entropy_gradient
+        self.head_parts = head_parts
 
     def forward(
         self,
@@ -78,6 +83,16 @@ class Policy(torch.nn.Module):
             input_ids=input_ids, position_ids=position_ids, attention_mask=mask, use_cache=False
         ).last_hidden_state
         chosen = hidden.flatten(0, 1).index_select(0, positions)
+        if self.head_parts == 1:
+            return self._scores(chosen, targets)
+        parts = [
+            checkpoint(self._scores, *part, use_reentrant=False, preserve_rng_state=False)
+            for part in zip(chosen.tensor_split(self.head_parts), targets.tensor_split(self.head_parts), strict=True)
+        ]
+        return TokenScores(torch.cat([p.logprobs for p in parts]), torch.cat([p.entropy for p in parts]))
+
+    def _scores(self, chosen: Tensor, targets: Tensor) -> TokenScores:
+        """Of `targets` [n] after the hidden states `chosen` [n, h]."""
         logits: Tensor = self.model.get_output_embeddings()(chosen).float()
         logprobs = logits.log_softmax(-1)
         spread = entropy(logprobs if self.entropy_gradient else logprobs.detach())
@@ -91,16 +106,28 @@ def entropy(logprobs: Tensor) -> Tensor:
 
 
 def load_policy(
-    folder: Path, dtype: torch.dtype = torch.float32, *, entropy_gradient: bool = False, share_prompts: bool = False
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    entropy_gradient: bool = False,
+    head_parts: int = 1,
+    checkpoint_activations: bool = False,
+    share_prompts: bool = False,
 ) -> Policy:
     """Read a Hugging Face model folder. Raises PartFailed if no usable causal language model is in it, or, with
-    `share_prompts`, one to which a mask and positions do not say all that a token sees."""
+    `share_prompts`, one to which a mask and positions do not say all that a token sees.
+
+    `checkpoint_activations`: of a layer only the input is kept for the backward pass.
+    """
     if not (folder / "config.json").is_file():
         raise PartFailed("learner", f"no config.json in {folder}", hint="set model.path or model.build")
     transformers_logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True)
-    policy = Policy(model, entropy_gradient=entropy_gradient)
+    policy = Policy(model, entropy_gradient=entropy_gradient, head_parts=head_parts)
     _check_head(policy, folder)
+    if checkpoint_activations:
+        model.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        model.train()  # transformers checkpoints nothing otherwise
     if share_prompts and (why := apart(model.config)):
         family = type(model).__name__
         raise PartFailed(

@@ -70,7 +70,9 @@ class Trainer:
         torch.manual_seed(config.run.seed)
         _join(rank, world, master)
         self.zero = self._build(Path(config.model.path)) if start is None else self._restored(folder / start)
-        self.objective = Objective(config.learner, Path(config.model.path), self.zero.device)
+        self.objective = Objective(
+            config.learner, Path(config.model.path), self.zero.device, head_parts=_head_parts(config)
+        )
 
     def step(self, share: Share) -> dict[str, float]:
         """Train one batch, of which `share` is this rank's part. Returns metrics of the whole batch.
@@ -150,7 +152,11 @@ class Trainer:
     def _build(self, model: Path) -> Zero:
         settings = self.config.learner
         trained = policy.load_policy(
-            model, entropy_gradient=settings.entropy_bonus > 0, share_prompts=settings.share_prompts
+            model,
+            entropy_gradient=settings.entropy_bonus > 0,
+            head_parts=_head_parts(self.config),
+            checkpoint_activations=settings.checkpoint_activations,
+            share_prompts=settings.share_prompts,
         )
         return Zero(trained, settings, world=self.world)
 
@@ -184,6 +190,12 @@ class Trainer:
                 self.zero.backward(loss, last=i + 1 == len(batches))
         with metrics.timed("update"):
             return self.zero.step(lr)
+
+
+def _head_parts(config: Config) -> int:
+    """So many that none has more than learner.head_tokens, as many for every micro-batch."""
+    limit = config.learner.head_tokens
+    return -(-config.longest_micro_batch // limit) if limit else 1
 
 
 def _updates(share: Share) -> list[tuple[MicroBatch, ...]]:

@@ -150,22 +150,35 @@ def test_a_step_was_seen_to_hold_about_as_much_on_a_gpu() -> None:
 
 def test_a_learner_is_made_ready_for_the_longest_micro_batch() -> None:
     config = half("learner.micro_batch_tokens=100", "engine.max_model_len=300")
-    terms = {term.name: term.bytes for term in learner(config, HALF, checkpointing=False).backward}
+    terms = {term.name: term.bytes for term in learner(config, HALF).backward}
     assert terms == {
         "activations": activations(HALF, 300, 2, checkpointing=False),
         "logits": 12 * 300 * 151_936,
     }
 
 
+def test_logits_are_of_as_many_tokens_as_the_head_takes_at_a_time() -> None:
+    sizes = "learner.micro_batch_tokens=100", "engine.max_model_len=300", "learner.entropy_bonus=0.001"
+    for limit, tokens in ((64, 64), (1000, 300)):
+        terms = {t.name: t.bytes for t in learner(half(*sizes, f"learner.head_tokens={limit}"), HALF).backward}
+        assert (terms["logits"], terms["entropy"]) == (12 * tokens * 151_936, 4 * tokens * 151_936)
+
+
+def test_checkpointing_leaves_the_input_of_every_layer() -> None:
+    sizes = "learner.micro_batch_tokens=100", "engine.max_model_len=300", "learner.checkpoint_activations=true"
+    terms = {term.name: term.bytes for term in learner(half(*sizes), HALF).backward}
+    assert terms["activations"] == activations(HALF, 300, 2, checkpointing=True)
+
+
 def test_entropy_bonus_and_kl_cost_probabilities_and_the_first_weights() -> None:
     config = half("learner.micro_batch_tokens=300", "engine.max_model_len=300", "learner.entropy_bonus=0.001")
-    plain = learner(half("learner.micro_batch_tokens=300", "engine.max_model_len=300"), HALF, checkpointing=False)
-    need = learner(config, HALF, checkpointing=False)
+    plain = learner(half("learner.micro_batch_tokens=300", "engine.max_model_len=300"), HALF)
+    need = learner(config, HALF)
     assert need.standing == plain.standing
     assert {term.name: term.bytes for term in need.backward if term not in plain.backward} == {
         "entropy": 4 * 300 * 151_936
     }
-    need = learner(half("learner.kl=0.01", "engine.max_model_len=300"), HALF, checkpointing=False)
+    need = learner(half("learner.kl=0.01", "engine.max_model_len=300"), HALF)
     assert {term.name: term.bytes for term in need.standing if term not in plain.standing} == {
         "reference": 4 * 494_032_768
     }
@@ -174,8 +187,8 @@ def test_entropy_bonus_and_kl_cost_probabilities_and_the_first_weights() -> None
 def test_shared_prompts_cost_a_mask_over_the_longest_row() -> None:
     """A sequence of its own that is longer than the budget has none."""
     sizes = "learner.micro_batch_tokens=100", "engine.max_model_len=300"
-    plain = learner(half(*sizes), HALF, checkpointing=False)
-    need = learner(half(*sizes, "learner.share_prompts=true"), HALF, checkpointing=False)
+    plain = learner(half(*sizes), HALF)
+    need = learner(half(*sizes, "learner.share_prompts=true"), HALF)
     added = {term.name: term.bytes for term in need.backward if term not in plain.backward}
     assert added == {"mask": (1 + 2) * 100 * 100}
 

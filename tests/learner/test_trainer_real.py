@@ -29,7 +29,7 @@ from learner.trainer import Trainer
 
 pytestmark = pytest.mark.real
 
-SEQUENCES, STEPS, VOCABULARY = 12, 3, 512
+SEQUENCES, STEPS, VOCABULARY, HIDDEN = 12, 3, 512, 64
 TIMEOUT = 120.0  # seconds a rank may take; it fails, not hangs, the test
 
 
@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Qwen3ForCausalLM(
         Qwen3Config(
             vocab_size=VOCABULARY,
-            hidden_size=64,
+            hidden_size=HIDDEN,
             intermediate_size=128,
             num_hidden_layers=2,
             num_attention_heads=4,
@@ -113,8 +113,11 @@ def shares_of(step: int, sizes: tuple[tuple[int, ...], ...]) -> list[Share]:
     ]
 
 
-def config_for(model: Path, stage: int, loss: str = "ppo") -> Config:
+def config_for(model: Path, stage: int, loss: str = "ppo", *, sparing: bool = False) -> Config:
+    """`sparing`: of memory, in every way there is."""
     learner = LearnerConfig(
+        checkpoint_activations=sparing,
+        head_tokens=64 * sparing,  # a quarter of what a micro-batch may have
         zero_stage=stage,
         lr=1e-3,
         warmup_steps=2,
@@ -271,18 +274,20 @@ class Run:
 @pytest.fixture(
     scope="module",
     params=[
-        ("1x4", 0, "ppo"),
-        ("2x2", 0, "reinforce"),
-        ("4x1", 0, "ppo"),
-        ("idle rank", 1, "ppo"),
-        ("uneven", 2, "ppo"),
-        ("uneven", 3, "ppo"),
+        ("1x4", 0, "ppo", False),
+        ("2x2", 0, "reinforce", False),
+        ("4x1", 0, "ppo", False),
+        ("idle rank", 1, "ppo", False),
+        ("uneven", 2, "ppo", False),
+        ("uneven", 3, "ppo", False),
+        ("idle rank", 2, "ppo", True),
+        ("uneven", 3, "ppo", True),
     ],
-    ids=lambda param: f"{param[0]} zero-{param[1]} {param[2]}",
+    ids=lambda param: f"{param[0]} zero-{param[1]} {param[2]}" + " sparing" * param[3],
 )
 def run(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    division, stage, loss = request.param
-    config, folder = config_for(model, stage, loss), tmp_path_factory.mktemp("run")
+    division, stage, loss, sparing = request.param
+    config, folder = config_for(model, stage, loss, sparing=sparing), tmp_path_factory.mktemp("run")
     return Run(config, folder, run_ranks(train_and_resume, config, len(DIVISIONS[division]), folder, division))
 
 
@@ -377,6 +382,33 @@ def test_log_probs_do_not_depend_on_padding(model: Path) -> None:
     scored = score(policy, full, tokens=40)
     assert [len(s) for s in scored] == [len(f) - 1 for f in full]
     np.testing.assert_allclose(scored[0], whole.numpy(), atol=2e-6)
+
+
+@pytest.mark.parametrize("bonus", [False, True])
+def test_sparing_memory_changes_neither_scores_nor_gradients(model: Path, bonus: bool) -> None:
+    """And the largest tensor that is kept for the backward pass is the input of a layer, no longer the logits."""
+    batch = micro_batch(batch_of(0))
+    found, largest = [], []
+    for sparing in (False, True):
+        policy = load_policy(model, entropy_gradient=bonus, head_parts=1 + 3 * sparing, checkpoint_activations=sparing)
+        weights = {p.untyped_storage().data_ptr() for p in policy.parameters()}
+        kept: list[int] = []
+
+        def pack(tensor: torch.Tensor, weights: set[int] = weights, kept: list[int] = kept) -> torch.Tensor:
+            if tensor.untyped_storage().data_ptr() not in weights:
+                kept.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            scores = answer_scores(policy, batch)
+        total = scores.logprobs.sum() + (scores.entropy.sum() if bonus else 0.0)
+        gradient = torch.autograd.grad(total, list(policy.parameters()))
+        found.append((scores.logprobs.detach(), scores.entropy.detach(), torch.cat([g.flatten() for g in gradient])))
+        largest.append(max(kept))
+    for plain, spared in zip(*found, strict=True):
+        torch.testing.assert_close(spared, plain, rtol=1e-4, atol=1e-5)
+    lengths = batch.prompt_lengths + batch.answer_lengths
+    assert largest == [len(batch.logprobs) * VOCABULARY, SEQUENCES * (int(lengths.max()) - 1) * HIDDEN]
 
 
 def test_log_probs_do_not_depend_on_whether_a_prompt_is_shared(model: Path) -> None:
