@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from common.config import EngineConfig, ModelConfig
+from common.config import ModelConfig
+from common.engine import EngineConfig
 from common.errors import PartFailed
 from common.messages import Stage
 from common.seeds import derive

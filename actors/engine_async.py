@@ -19,7 +19,8 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from actors import vllm_compat as compat
 from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver
-from common.config import EngineConfig, ModelConfig
+from common.config import ModelConfig
+from common.engine import EngineConfig
 from common.errors import PartFailed
 from common.messages import Stage
 from common.types import Float32Array, Int32Array

@@ -28,7 +28,8 @@ from vllm import RequestOutput, SamplingParams
 from actors import vllm_compat as compat
 from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver, Staged
-from common.config import EngineConfig, ModelConfig
+from common.config import ModelConfig
+from common.engine import EngineConfig
 from common.errors import PartFailed
 from common.messages import Stage
 from common.types import Float32Array, Int32Array

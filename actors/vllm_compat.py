@@ -35,7 +35,8 @@ from vllm.v1.engine.llm_engine import LLMEngine
 from actors.engine import Completion
 from actors.receiver import Staged, map_buffer
 from common.collective import unflatten
-from common.config import EngineConfig, ModelConfig
+from common.config import ModelConfig
+from common.engine import EngineConfig
 from common.errors import PartFailed
 from common.messages import TensorMeta
 from common.types import Float32Array, Int32Array, Span

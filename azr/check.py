@@ -2,7 +2,7 @@
 
 An *error* is something that would end the run or keep it from starting; a *warning* is something that would surprise.
 With a given Ray cluster (`cluster.address`) memory, cores and GPUs of this machine are not judged: parts may run
-elsewhere. model.dtype tells what a run is meant for: float32 for the CPU, bfloat16 for GPUs.
+elsewhere. cluster.placement tells whether a run is meant for GPUs.
 Not examined: the machines of such a cluster, and whether vLLM knows the model's architecture.
 """
 

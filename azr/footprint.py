@@ -1,8 +1,8 @@
 """Which processes a run starts and about how much host memory each takes. Pure arithmetic over configuration and shape.
 
 Base figures are resident sizes measured with the tiny model on CPU, imports included; what grows with the model is
-added by formula. An estimate: activations and fragmentation vary. Of a run that is meant for GPUs (model.dtype is
-bfloat16) it is what stays in host memory beside them, with CUDA_HOST as an allowance; azr/memory.py has the rest.
+added by formula. An estimate: activations and fragmentation vary. Of a run that is meant for GPUs (cluster.placement)
+it is what stays in host memory beside them, with CUDA_HOST as an allowance; azr/memory.py has the rest.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def processes(config: Config, shape: Shape) -> tuple[Process, ...]:
 
 
 def on_gpus(config: Config) -> bool:
-    """Whether learner and engines are meant for GPUs. Reduced precision is for them, float32 for the CPU."""
-    return config.model.dtype == "bfloat16"
+    """Whether learner and engines are meant for GPUs."""
+    return config.cluster.placement != "cpu"
 
 
 def _trainers(config: Config, shape: Shape, gpu: bool) -> tuple[Process, ...]:

@@ -50,7 +50,7 @@ def _precision(config: Config) -> Iterator[Finding]:
     dtype = config.model.dtype
     if dtype not in WIDTHS:
         yield Finding(True, f"model.dtype is {dtype}; what is known is {' and '.join(WIDTHS)}", "model.dtype=float32")
-    elif on_gpus(config):
+    elif on_gpus(config) or dtype != "float32":
         yield Finding(
             True,
             f"model.dtype is {dtype}, which is for GPUs; the learner so far trains in float32, on CPU",

@@ -10,6 +10,10 @@ from common.cores import CoresConfig
 @dataclass(frozen=True)
 class ClusterConfig:
     address: str = ""  # empty: a Ray of our own on this machine
+    placement: str = (
+        "cpu"  # cpu | disjoint: each trainer rank and engine has GPUs of its own | shared: rank i and engine i
+    )
+    # are on one GPU
     cpus: int = 2  # logical CPUs offered to a Ray of our own
     pin: bool = False  # engines on one half of this machine's cores, learner and intake on the other
     cores: CoresConfig = field(default_factory=CoresConfig)  # by role; stronger than pin
@@ -39,5 +43,6 @@ class ClusterConfig:
                 "cluster.cores are of this machine: with cluster.address leave them empty",
             ),
             *self.cores.rules,
+            (self.placement in ("cpu", "disjoint", "shared"), "cluster.placement must be cpu, disjoint or shared"),
             (self.transport in ("auto", "ipc", "tcp"), "cluster.transport must be auto, ipc or tcp"),
         ]

@@ -21,8 +21,9 @@ from yaml import YAMLError
 from common.cluster import ClusterConfig
 from common.composite import CompositeConfig
 from common.config_keys import known, reason
+from common.engine import EngineConfig
 from common.errors import ConfigError
-from common.off_policy import OffPolicyConfig
+from common.learner import LearnerConfig
 from common.staleness import StalenessConfig
 from common.types import STREAMS, TASK_TYPES, Kind, TaskType
 
@@ -121,22 +122,6 @@ class SafetyConfig:
 
 
 @dataclass(frozen=True)
-class EngineConfig:
-    kind: str = "inprocess"  # inprocess (LLMEngine stepped in the actor) | async (AsyncLLM)
-    actors: int = 1
-    max_num_seqs: int = 128
-    max_model_len: int = 256
-    max_tokens: int = 64  # per answer
-    kv_cache_gib: float = 0.25
-    prefix_caching: bool = True
-    kv: str = "recompute"  # what becomes of keys and values at a push: recompute | keep | salt (docs/weights.md)
-    episodes: int = 64  # open per actor; 0: as many as its engine and executor can take
-    threads: int = 1
-    join_after: int = 0  # actors beyond the first join after this version
-    checksums: bool = False  # report a checksum of the loaded weights after every push; slow for large models
-
-
-@dataclass(frozen=True)
 class ExecutorConfig:
     shards: int = 1
     first_slice: float = 0.01  # CPU seconds after which a program moves to the slow lane
@@ -150,32 +135,6 @@ class ExecutorConfig:
     together: int = 16  # confined programs that may share a child; 1: each has its own
     credits: int = 64  # jobs a client may have under way at a shard
     deadline: float = 120.0  # seconds after which a job is given up as infra
-
-
-@dataclass(frozen=True)
-class LearnerConfig(OffPolicyConfig):
-    kind: str = "deepspeed"  # deepspeed | none: no trainer, groups are acknowledged and discarded
-    steps: int = 80
-    ranks: int = 1
-    zero_stage: int = 0
-    lr: float = 5e-4
-    warmup_steps: int = 5
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    micro_batch_tokens: int = 4096
-    save_every: int = 20  # steps; the last step is always saved
-    keep_checkpoints: int = 2
-    checkpoint_activations: bool = False  # keep the input of each layer alone and compute the rest again, for memory
-    head_tokens: int = 0  # so many have logits at a time, which are computed again, for memory (0: all, once)
-    share_prompts: bool = False  # train the answers to a prompt behind one copy of it (learner/prompt_rows.py)
-    threads: int = 1
-    probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
-
-    @property
-    def trainers(self) -> int:
-        """Processes that train."""
-        return self.ranks if self.kind != "none" else 0
 
 
 @dataclass(frozen=True)
@@ -285,7 +244,6 @@ def check(config: Config) -> None:
             config.learner.trainers > 0 or not config.engine.join_after,
             "engine.join_after waits for a version, and with learner.kind=none there is none after version 0",
         ),
-        (config.learner.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
         (
             not config.eval.forced or config.environment.prompts == "compact",
             "eval.forced is for environment.prompts=compact: every paper prompt begins the thought",
@@ -297,7 +255,8 @@ def check(config: Config) -> None:
         *config.cluster.rules,
         *config.staleness.rules,
         *config.composite.rules,
-        *config.learner.off_policy_rules,
+        *config.engine.rules,
+        *config.learner.rules,
     ]
     for holds, message in rules:
         if not holds:
@@ -323,9 +282,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "algorithm.stream_weight": ("equal", "tokens"),
     "intrinsic.combine": ("sum", "multiply", "sum_multiply", "multiply_sum"),
     "safety.on_flag": ("log", "drop", "stop"),
-    "engine.kind": ("inprocess", "async"),
-    "engine.kv": ("recompute", "keep", "salt"),
-    "learner.kind": ("deepspeed", "none"),
     "logging.view": ("auto", "live", "plain"),
     "logging.wandb": ("auto", "offline", "online", "disabled"),
 }
@@ -342,12 +298,6 @@ _LEAST: dict[str, tuple[float, str]] = {
     "algorithm.solves": (0, ""),
     "algorithm.samples": (2, ": a solve rate needs several answers"),
     "algorithm.solve_samples": (1, ""),
-    "engine.actors": (1, ""),
-    "engine.max_num_seqs": (1, ""),
-    "engine.max_model_len": (2, ""),
-    "engine.max_tokens": (1, ""),
-    "engine.episodes": (0, " (0: as many as engine and executor can take)"),
-    "engine.threads": (1, ""),
     "executor.shards": (1, ""),
     "executor.first_slice": (0.001, " seconds"),
     "executor.cpu_limit": (0.001, " seconds"),
@@ -356,13 +306,6 @@ _LEAST: dict[str, tuple[float, str]] = {
     "executor.together": (1, ""),
     "executor.credits": (1, ""),
     "executor.deadline": (0.001, " seconds"),
-    "learner.steps": (1, ""),
-    "learner.ranks": (1, ""),
-    "learner.micro_batch_tokens": (1, ""),
-    "learner.head_tokens": (0, " (0: all)"),
-    "learner.save_every": (0, " (0: only the last step)"),
-    "learner.keep_checkpoints": (2, ": the newest one is not in force until the intake has recorded it"),
-    "learner.threads": (1, ""),
     "eval.tasks": (0, ""),
     "eval.harder": (0, ""),
 }

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.config import LearnerConfig
+from common.learner import LearnerConfig
 from common.off_policy import ANCHORED
 from common.types import MicroBatch
 from learner import policy

@@ -27,8 +27,9 @@ import torch.distributed as dist
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor
 
-from common.config import Config, LearnerConfig
+from common.config import Config
 from common.errors import ConfigError, PartFailed
+from common.learner import LearnerConfig
 from common.types import Float32Array, Int32Array, MicroBatch, Share
 from learner import checkpoint, policy
 from learner.drift import DriftWatch

@@ -23,7 +23,7 @@ from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimiz
 from torch import Tensor
 from torch.nn import Parameter
 
-from common.config import LearnerConfig
+from common.learner import LearnerConfig
 from learner.policy import Policy, TokenScores
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, each shaped like its parameter

@@ -23,7 +23,8 @@ from actors.paper import Paper
 from actors.triplets import PythonTriplets
 from actors.wording import Proposal
 from common.composite import CompositeConfig
-from common.config import AlgorithmConfig, Config, EngineConfig, EnvironmentConfig, ExecutorConfig
+from common.config import AlgorithmConfig, Config, EnvironmentConfig, ExecutorConfig
+from common.engine import EngineConfig
 from common.jobs import Validate, Verdict
 from common.types import TASK_TYPES, Group, Kind, Lease, Status, Task, TaskType
 from executor.shard import Shard

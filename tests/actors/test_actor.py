@@ -13,7 +13,8 @@ from actors.actor import REPORT_INTERVAL, RolloutActor
 from actors.triplets import PythonTriplets
 from actors.window import PERIOD
 from common import messages as m
-from common.config import Config, EngineConfig, EnvironmentConfig
+from common.config import Config, EnvironmentConfig
+from common.engine import EngineConfig
 from common.errors import PartFailed
 from common.gpu_load import GpuLoad
 from common.jobs import Verdict

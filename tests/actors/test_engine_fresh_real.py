@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from actors.engine import create, environment
-from common.config import EngineConfig, ModelConfig
+from common.config import ModelConfig
+from common.engine import EngineConfig
 from common.errors import PartFailed
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]

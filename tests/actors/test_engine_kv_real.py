@@ -17,7 +17,8 @@ import torch
 from transformers import Qwen3ForCausalLM
 
 from actors.engine import Completion, create, environment
-from common.config import EngineConfig, ModelConfig
+from common.config import ModelConfig
+from common.engine import EngineConfig
 from common.types import Float32Array, Int32Array
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]

@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from actors.engine import Engine, create, environment
 from common.collective import checksum, flatten
-from common.config import EngineConfig, ModelConfig
+from common.config import ModelConfig
+from common.engine import EngineConfig
 from common.errors import PartFailed, WeightTransferFailed
 
 pytestmark = [

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from actors import rewards
 from actors.episode import INFRA_RETRIES, Parts, run_episode
 from actors.triplets import PythonTriplets
-from common.config import AlgorithmConfig, Config, EngineConfig, EnvironmentConfig, RunConfig
+from common.config import AlgorithmConfig, Config, EnvironmentConfig, RunConfig
+from common.engine import EngineConfig
 from common.jobs import Validate, Validation, Verdict
 from common.types import Group, Kind, Lease, Sample, Status, Task, TaskType
 from learner.group_check import require_consistent

@@ -22,6 +22,7 @@ from learner.task_book import task_to_json
 from tests.fakes.groups import a_task
 
 HELD_OUT = ("heldout.jsonl", "heldout_harder.jsonl")
+ON_GPUS = ("model.dtype=bfloat16", "cluster.placement=disjoint")
 ROOMY = Machine("linux", 8, 64 * GIB, 100 * GIB, seccomp=True, compiler="/usr/bin/c++", headers=True, ninja=True)
 
 
@@ -167,7 +168,7 @@ def test_lengths_that_do_not_fit_are_errors(override: str, named: str) -> None:
 def test_a_head_size_that_the_engine_lacks_on_cpu_is_an_error(tmp_path: Path) -> None:
     folder = model(tmp_path / "model", head_dim=48, intermediate_size=384)
     assert any("heads of 48" in text for text in texts(examine(tiny(folder=folder), ROOMY), fatal=True))
-    on_gpu = examine(tiny("model.dtype=bfloat16", folder=folder), ROOMY, free_gpus=lambda: ())
+    on_gpu = examine(tiny(*ON_GPUS, folder=folder), ROOMY, free_gpus=lambda: ())
     assert not any("heads of 48" in text for text in texts(on_gpu, fatal=True))
 
 
@@ -291,7 +292,11 @@ def test_an_unfinished_download_is_completed_by_the_same_command(tmp_path: Path)
 
 
 def test_gpus_cannot_be_reckoned_without_the_width_of_the_feed_forward_layers(tmp_path: Path) -> None:
-    result = examine(tiny("model.dtype=bfloat16", folder=model(tmp_path / "model")), ROOMY, free_gpus=no_gpus)
+    result = examine(
+        tiny(*ON_GPUS, folder=model(tmp_path / "model")),
+        ROOMY,
+        free_gpus=no_gpus,
+    )
     assert result.gpus is None
     assert any("intermediate_size" in error.text for error in result.errors)
 
@@ -308,7 +313,7 @@ def test_gpus_of_a_run_on_cpu_are_not_looked_for() -> None:
 
     assert not examine(tiny(), ROOMY, free_gpus=never).findings
     large = dataclasses.replace(ROOMY, memory=1024 * GIB, disk=1024 * GIB)
-    assert examine(published("model.dtype=float32"), large, free_gpus=never).gpus is None
+    assert examine(published("model.dtype=float32", "cluster.placement=cpu"), large, free_gpus=never).gpus is None
 
 
 def test_precision_that_nobody_knows_is_an_error() -> None:

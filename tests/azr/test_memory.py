@@ -45,7 +45,7 @@ HALF = Architecture(
 
 
 def half(*overrides: str) -> Config:
-    return load("tiny.yaml", ["model.dtype=bfloat16", "learner.zero_stage=2", *overrides])
+    return load("tiny.yaml", ["model.dtype=bfloat16", "cluster.placement=disjoint", "learner.zero_stage=2", *overrides])
 
 
 def built(model: Architecture, dtype: torch.dtype = torch.float32, **changes: Any) -> Any:

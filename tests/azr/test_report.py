@@ -16,9 +16,10 @@ from azr.cli import FAILED, MISUSED, main
 from azr.critical_path import critical_path
 from azr.report import report
 from azr.timeline import Gpu, of, read
-from common.config import Config, LearnerConfig, to_yaml
+from common.config import Config, to_yaml
 from common.errors import ConfigError
 from common.gpu_load import GpuLoad
+from common.learner import LearnerConfig
 from common.messages import Report
 from common.push_span import PushSpan
 from learner import trace

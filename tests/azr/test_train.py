@@ -11,8 +11,9 @@ import pytest
 from azr.host import _watch
 from azr.train import _begin, _continue, train
 from common.cluster import ClusterConfig
-from common.config import Config, LearnerConfig, RunConfig, SeedsConfig
+from common.config import Config, RunConfig, SeedsConfig
 from common.errors import ConfigError
+from common.learner import LearnerConfig
 from learner.resume_point import record_checkpoint
 
 

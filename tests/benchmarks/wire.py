@@ -35,8 +35,9 @@ import numpy as np
 
 from common import messages as m
 from common.clock import SystemClock
-from common.config import AlgorithmConfig, Config, LearnerConfig
+from common.config import AlgorithmConfig, Config
 from common.keys import Security
+from common.learner import LearnerConfig
 from common.staleness import StalenessConfig
 from common.transport import Client, Expected, Peer, Server
 from common.types import Group, Lease, Sample, Share, Span, Task, solve

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from common import messages as m
-from common.config import AlgorithmConfig, Config, EvalConfig, LearnerConfig, RunConfig
+from common.config import AlgorithmConfig, Config, EvalConfig, RunConfig
+from common.learner import LearnerConfig
 from common.staleness import StalenessConfig
 from common.transport import Handler, Peer
 from common.types import TASK_TYPES, Group, Lease, Share, Task

@@ -13,8 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from common.config import Config, LearnerConfig
+from common.config import Config
 from common.errors import PartFailed
+from common.learner import LearnerConfig
 from common.types import MicroBatch, Share
 from learner import policy
 from learner.objective import Objective

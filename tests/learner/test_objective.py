@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import LearnerConfig
+from common.learner import LearnerConfig
 from common.types import MicroBatch
 from learner.objective import PADDING, Objective
 from learner.policy import TokenScores

@@ -20,8 +20,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from common.config import Config, LearnerConfig, ModelConfig
+from common.config import Config, ModelConfig
 from common.errors import PartFailed
+from common.learner import LearnerConfig
 from common.types import Int32Array, MicroBatch, Share
 from learner.checkpoint import read_manifest
 from learner.policy import TokenScores, answer_scores, load_policy, score

@@ -15,8 +15,10 @@ from azr.simulation.costs import Costs, Responses
 from azr.simulation.measured import measured
 from azr.simulation.simulate import Outcome, simulate
 from azr.simulation.sweep import knee, sweep
-from common.config import AlgorithmConfig, Config, EngineConfig, LearnerConfig
+from common.config import AlgorithmConfig, Config
+from common.engine import EngineConfig
 from common.errors import ConfigError
+from common.learner import LearnerConfig
 from common.staleness import StalenessConfig
 from common.types import Kind
 

@@ -1,0 +1,53 @@
+"""Settings of the learner: ranks, optimiser, memory, checkpoints. Those of the loss are in common/off_policy.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from common.off_policy import OffPolicyConfig
+
+
+@dataclass(frozen=True)
+class LearnerConfig(OffPolicyConfig):
+    kind: str = "deepspeed"  # deepspeed | none: no trainer, groups are acknowledged and discarded
+    steps: int = 80
+    ranks: int = 1
+    zero_stage: int = 0
+    lr: float = 5e-4
+    warmup_steps: int = 5
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    micro_batch_tokens: int = 4096
+    save_every: int = 20  # steps; the last step is always saved
+    keep_checkpoints: int = 2
+    checkpoint_activations: bool = False  # keep the input of each layer alone and compute the rest again, for memory
+    head_tokens: int = 0  # so many have logits at a time, which are computed again, for memory (0: all, once)
+    share_prompts: bool = False  # train the answers to a prompt behind one copy of it (learner/prompt_rows.py)
+    threads: int = 1
+    probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
+
+    @property
+    def trainers(self) -> int:
+        """Processes that train."""
+        return self.ranks if self.kind != "none" else 0
+
+    @property
+    def rules(self) -> list[tuple[bool, str]]:
+        """What must hold, and what to say if it does not."""
+        return [
+            (self.kind in ("deepspeed", "none"), "learner.kind must be deepspeed or none"),
+            (self.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
+            (self.steps >= 1, "learner.steps must be at least 1"),
+            (self.ranks >= 1, "learner.ranks must be at least 1"),
+            (self.micro_batch_tokens >= 1, "learner.micro_batch_tokens must be at least 1"),
+            (self.head_tokens >= 0, "learner.head_tokens must be at least 0 (0: all)"),
+            (self.save_every >= 0, "learner.save_every must be at least 0 (0: only the last step)"),
+            (
+                self.keep_checkpoints >= 2,
+                "learner.keep_checkpoints must be at least 2: the newest one is not in force until the intake has "
+                "recorded it",
+            ),
+            (self.threads >= 1, "learner.threads must be at least 1"),
+            *self.off_policy_rules,
+        ]
