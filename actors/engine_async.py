@@ -19,6 +19,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from actors import vllm_compat as compat
 from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver
+from actors.vllm_worker import joined, schema, wire_form
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed
@@ -43,7 +44,7 @@ class AsyncEngine:
         return self._version
 
     async def start(self) -> None:
-        self._receiver = Receiver(await asyncio.to_thread(compat.schema, self._model))
+        self._receiver = Receiver(await asyncio.to_thread(schema, self._model))
         self._llm = await asyncio.to_thread(compat.async_engine, self._config, self._model)
         self._stop = compat.stop_tokens(self._llm.vllm_config)
         await self._llm.update_weight_version(str(self._version))
@@ -79,7 +80,7 @@ class AsyncEngine:
             begin = time.perf_counter()
             await self._llm.pause_generation(mode="keep", clear_cache=recompute)
             self._version = version  # from here on nothing is sampled until the new weights are in
-            loads = await self._llm.collective_rpc("load_staged", args=compat.wire_form(staged))
+            loads = await self._llm.collective_rpc("load_staged", args=wire_form(staged))
             await self._llm.update_weight_version(str(version))
             await self._llm.resume_generation()
         return CommitTimes(pause=time.perf_counter() - begin, load=max(loads))
@@ -90,7 +91,7 @@ class AsyncEngine:
         await self._llm.resume_generation()
 
     async def checksum(self) -> str:
-        return compat.joined(await self._llm.collective_rpc("weights_digest"))
+        return joined(await self._llm.collective_rpc("weights_digest"))
 
     async def failed(self) -> PartFailed:
         failure = await compat.death(self._llm)

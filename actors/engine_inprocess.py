@@ -28,6 +28,7 @@ from vllm import RequestOutput, SamplingParams
 from actors import vllm_compat as compat
 from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver, Staged
+from actors.vllm_worker import joined, schema, wire_form
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed
@@ -66,7 +67,7 @@ class InProcessEngine:
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._death: asyncio.Future[PartFailed] = self._loop.create_future()
-        self._receiver = Receiver(await asyncio.to_thread(compat.schema, self._model))
+        self._receiver = Receiver(await asyncio.to_thread(schema, self._model))
         built = self._expect()
         self._thread = threading.Thread(target=self._run, args=(built,), name="engine", daemon=True)
         self._thread.start()
@@ -107,7 +108,7 @@ class InProcessEngine:
     async def checksum(self) -> str:
         digests: asyncio.Future[list[str]] = self._expect()
         self._commands.put(lambda: self._post(digests, self._llm.collective_rpc("weights_digest")))
-        return compat.joined(await digests)
+        return joined(await digests)
 
     async def failed(self) -> PartFailed:
         return await asyncio.shield(self._death)
@@ -205,7 +206,7 @@ class InProcessEngine:
 
     def _load(self, staged: Staged) -> CommitTimes:
         begin = time.perf_counter()
-        load: float = max(self._llm.collective_rpc("load_staged", args=compat.wire_form(staged)))
+        load: float = max(self._llm.collective_rpc("load_staged", args=wire_form(staged)))
         if self._config.kv == "recompute":
             self._clear_cache()
         self._llm.set_weight_version(str(staged.version))

@@ -1,11 +1,7 @@
-"""Everything that depends on vLLM's insides or its version.
+"""Everything around an engine that depends on vLLM's version.
 
-Checked with 0.32. Weights are replaced by vLLM's layerwise reload in one call to every worker, which no decoding
-step can interrupt. Traps that this module knows:
+Checked with 0.32. Its inside where weights are replaced is in actors/vllm_worker.py. Traps that this module knows:
 
-- On CPU a linear layer keeps a prepacked copy of its weight. The reload renews it for every layer that received
-  tensors of its own, but a tied lm_head receives none and would go on computing with its first weights.
-- A plain `model.load_weights` on prepacked layers fails half way. A failed reload cannot be undone.
 - On CPU a seeded request whose prefill is split over steps kills the engine: its generator has no offset.
 - `generation_config="auto"` takes sampling defaults from the model folder without a word.
 """
@@ -13,32 +9,25 @@ step can interrupt. Traps that this module knows:
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import time
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from vllm import RequestOutput, SamplingParams
-from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.config import VllmConfig
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.inputs import TokensPrompt
-from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.llm_engine import LLMEngine
 
 from actors.engine import Completion
-from actors.receiver import Staged, map_buffer
-from common.collective import unflatten
+from actors.vllm_worker import WorkerExtension
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed
-from common.messages import TensorMeta
 from common.types import Float32Array, Int32Array, Span
 
 FIRST = -1  # priority of what all wait for; the smaller one is served first, and that of the others is 0
@@ -158,76 +147,6 @@ def unfinished_tokens(llm: LLMEngine | AsyncLLM) -> int:
     """Sampled so far by the requests that are running; may be asked from another thread than the engine's."""
     states = list(llm.output_processor.request_states.values())  # one step of the interpreter: it does not change
     return sum(state.detokenizer.num_output_tokens() for state in states)
-
-
-def schema(model: ModelConfig) -> dict[str, TensorMeta]:
-    """The tensors of a push by checkpoint name: what a learner of this model holds, tied weights once."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    try:
-        config = AutoConfig.from_pretrained(model.path)
-    except (OSError, ValueError) as error:
-        raise PartFailed("model", f"{model.path} holds no model: {error}", hint="check model.path") from error
-    with torch.device("meta"):
-        skeleton = AutoModelForCausalLM.from_config(config)
-    return {
-        name: TensorMeta(name, model.dtype, tuple(parameter.shape)) for name, parameter in skeleton.named_parameters()
-    }
-
-
-def wire_form(staged: Staged) -> tuple[str, list[tuple[str, str, list[int]]]]:
-    """Arguments of `WorkerExtension.load_staged`, in types that vLLM's message coder takes."""
-    return staged.path, [(meta.name, meta.dtype, list(meta.shape)) for meta in staged.tensors]
-
-
-class WorkerExtension:
-    """Methods that vLLM mixes into its worker class, in whichever process that runs."""
-
-    vllm_config: VllmConfig
-    model_runner: Any
-
-    def load_staged(self, path: str, tensors: Sequence[tuple[str, str, Sequence[int]]]) -> float:
-        """Replace all weights by those in the buffer at `path`; returns the seconds it took."""
-        begin = time.perf_counter()
-        metas = [TensorMeta(name, dtype, tuple(shape)) for name, dtype, shape in tensors]
-        model = self.model_runner.get_model()
-        with set_current_vllm_config(self.vllm_config):
-            initialize_layerwise_reload(model)
-            model.load_weights(unflatten(map_buffer(path), metas))
-            finalize_layerwise_reload(model, self.vllm_config.model_config)
-        if self.vllm_config.model_config.hf_text_config.tie_word_embeddings:
-            _repack(model)
-        return time.perf_counter() - begin
-
-    def weights_digest(self) -> str:
-        """blake2b of all weights of this worker, in hexadecimal."""
-        digest = hashlib.blake2b(digest_size=16)
-        for name, weight in sorted(_weights(self.model_runner.get_model())):
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
-
-
-def joined(digests: Sequence[str]) -> str:
-    """One digest for all workers of an engine, in the order of their ranks."""
-    return "-".join(digests)
-
-
-def _weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight by name. What a prepacked layer holds is opaque; it is read by what it makes of unit vectors."""
-    yield from ((name, parameter) for name, parameter in model.named_parameters() if parameter.numel())
-    for name, layer in model.named_modules():
-        linear: Any = getattr(layer, "cpu_linear", None)
-        if linear is not None:
-            width = layer.input_size if hasattr(layer, "input_size") else layer.embedding_dim
-            units = torch.eye(width, dtype=next(p.dtype for p in model.parameters()))
-            yield f"{name}.prepacked", linear(units, layer.weight, None)
-
-
-def _repack(model: torch.nn.Module) -> None:
-    head: Any = getattr(model, "lm_head", None)
-    if hasattr(head, "cpu_linear"):
-        head.quant_method.process_weights_after_loading(head)
 
 
 def in_process_engine(arguments: AsyncEngineArgs) -> LLMEngine:
