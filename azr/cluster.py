@@ -21,9 +21,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from azr.footprint import CPUS, requested_cpus
+from azr.footprint import requested_cpus
+from azr.part import CPUS, Part, role_of
 from azr.placement import Placement, keep_to
-from azr.processes import ActorProcess, IntakeProcess, Process, ShardProcess, TrainerProcess
+from azr.process import Process
+from azr.processes import ActorProcess, IntakeProcess, ShardProcess, TrainerProcess
 from azr.reporting import ShardReports, awaitable
 from azr.wiring import Endpoint, Network
 from common.config import Config
@@ -33,23 +35,6 @@ log = logging.getLogger(__name__)
 
 OBJECT_STORE = 100 << 20  # bytes; control messages only
 KEPT = ("executor", "actor")  # costly to start, and the same for every run
-
-
-@dataclass
-class Part:
-    """One process of the run."""
-
-    name: str
-    handle: Any
-    running: asyncio.Task[Any] | None = None
-    restarts: int = 0
-    key: bytes = b""  # public; empty on ipc
-
-    @property
-    def idle(self) -> bool:
-        """Whether it lives and may be asked to run: it has not run yet, or ended well."""
-        task = self.running
-        return task is None or (task.done() and not task.cancelled() and task.exception() is None)
 
 
 @dataclass
@@ -163,7 +148,7 @@ class Cluster:
 
     def _spawn(self, name: str, cls: type[Process]) -> Any:
         """The handle of a new process."""
-        role = name.partition("-")[0]
+        role = role_of(name)
         remote = ray.remote(num_cpus=CPUS[role], max_restarts=0, max_concurrency=64 if role != "trainer" else 4)(cls)
         log_file = self.folder / "logs" / f"{name}.log"
         return remote.remote(name, self.network, self.folder, self.placement.role(role), log_file)
@@ -186,7 +171,7 @@ class Cluster:
                 await self._within(part, reference)
                 return
             waited += limit
-            asked, free = CPUS[part.name.partition("-")[0]], ray.available_resources().get("CPU", 0.0)
+            asked, free = CPUS[part.role], ray.available_resources().get("CPU", 0.0)
             if free < asked and (self.config.cluster.address or requested_cpus(self.config) > self.config.cluster.cpus):
                 raise PartFailed(
                     part.name,

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 
 from azr.memory import GIB, WIDTHS, entropy, mask, reference, snapshots, staged, states, update
 from azr.model_folder import Shape
+from azr.part import CPUS
 from common.config import Config
-
-# Logical CPUs that a process of a role asks Ray for: fractions, so that a small run fits two.
-CPUS = {"intake": 0.1, "executor": 0.1, "trainer": 0.3, "actor": 0.3}
 
 MIB = 1 << 20
 NUMBER = WIDTHS["float32"]  # what is trained and served on CPU

@@ -1,28 +1,24 @@
 """The processes of a run, as Ray actors: intake, executor shards, trainer ranks, rollout actors.
 
-Each class wires real parts together and holds no logic of its own. Life of each: construct (pins itself to its
-cores, sends its output to its log file), `public_key` and `allow`, `start`, then `run` until the run is over or the
-part fails. Heavy imports happen in `start`, in the process that needs them.
+Each class wires real parts together and holds no logic of its own; azr/process.py has what they share, and the life of
+each. Heavy imports happen in `start`, in the process that needs them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from azr.log_file import redirect
-from azr.placement import keep_to
+from azr.process import Process
 from azr.reporting import Reporter
-from azr.wiring import CREDITS, Endpoint, Network, free_port, own_address
+from azr.wiring import CREDITS, Endpoint, free_port, own_address
 from common import messages as m
 from common.clock import SystemClock
-from common.errors import AzrError, PartFailed
+from common.errors import PartFailed
 from common.gpu_load import found, nvml
 from common.ledger import Ledger
 from common.tally import Tally
@@ -36,42 +32,6 @@ if TYPE_CHECKING:
     from executor.shard import Shard
 
 ANALYSIS_GRACE = 5.0  # seconds for the figures of the last batches
-
-
-class Process:
-    """What all processes of a run share. `log` is where everything it prints goes."""
-
-    def __init__(self, part: str, network: Network, folder: Path, cores: Sequence[int], log: Path) -> None:
-        self.part = part
-        keep_to(cores)
-        self.assign(network, folder, log)
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True)
-        self.security = network.security()
-
-    def assign(self, network: Network, folder: Path, log: Path) -> None:
-        """Belong to this run. What is asked next is `start`, as of a new process; what is costly to make is kept."""
-        self.network, self.config, self.folder, self.log = network, network.config, folder, log
-        redirect(log)
-
-    def ready(self) -> int:
-        return os.getpid()
-
-    def public_key(self) -> bytes:
-        return self.security.public if self.security is not None else b""
-
-    def allow(self, keys: Iterable[bytes]) -> None:
-        if self.security is not None:
-            for key in keys:
-                self.security.add(key)
-
-    def failure(self, error: BaseException) -> PartFailed:
-        """`error` as something the driver can show; the traceback goes to the log."""
-        traceback.print_exception(error)
-        sys.stderr.flush()
-        what = str(error) if isinstance(error, AzrError) else f"{type(error).__name__}: {error}"
-        if isinstance(error, PartFailed):
-            return PartFailed(error.part, _brief(error.what), log=error.log or str(self.log), hint=error.hint)
-        return PartFailed(self.part, _brief(what), log=str(self.log))
 
 
 class IntakeProcess(Process):
@@ -382,8 +342,3 @@ class TrainerProcess(Process):
         codec = Codec(self.config.model.path)
         identities = [environment.identity(t) for t in self.config.algorithm.task_types]
         return [codec.encode(environment.solve_prompt(task)) for task in identities]
-
-
-def _brief(what: str, limit: int = 400) -> str:
-    """Some libraries answer with pages; the whole of it is in the log."""
-    return what if len(what) <= limit else what[:limit] + " …"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ray.exceptions import RayActorError, RayTaskError
 
-from azr.processes import Process
+from azr.process import Process
 from azr.wiring import Network
 from common.config import Config, load
 from common.errors import PartFailed

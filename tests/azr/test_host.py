@@ -12,7 +12,7 @@ from azr.check import examine
 from azr.guard import guarded
 from azr.host import Host, Run
 from azr.machine import inspect
-from azr.processes import Process
+from azr.process import Process
 from common.config import Config, load
 from tests.fakes.cluster import FakeCluster, Handle
 from tests.project import ROOT

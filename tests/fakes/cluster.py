@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from azr.cluster import Cluster, Part
-from azr.processes import Process
+from azr.cluster import Cluster
+from azr.part import Part
+from azr.process import Process
 from azr.wiring import Endpoint
 from common.messages import Report
 
