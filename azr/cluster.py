@@ -22,11 +22,13 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from azr.footprint import requested_cpus
+from azr.gpu_placement import planned
 from azr.part import CPUS, Part, role_of
 from azr.placement import Placement, keep_to
 from azr.process import Process
 from azr.processes import ActorProcess, IntakeProcess, ShardProcess, TrainerProcess
 from azr.reporting import ShardReports, awaitable
+from azr.reservation import Reservation
 from azr.wiring import Endpoint, Network
 from common.config import Config
 from common.errors import AzrError, PartFailed
@@ -34,6 +36,7 @@ from common.errors import AzrError, PartFailed
 log = logging.getLogger(__name__)
 
 OBJECT_STORE = 100 << 20  # bytes; control messages only
+NETWORK = "if its log tells of NCCL or gloo: NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME, on every machine's `ray start`"
 KEPT = ("executor", "actor")  # costly to start, and the same for every run
 
 
@@ -54,6 +57,7 @@ class Cluster:
     shards: list[Endpoint] = field(default_factory=list)
     intake: Endpoint | None = None
     reports: ShardReports = field(default_factory=ShardReports)
+    gpus: Reservation = field(default_factory=Reservation)
     usable: Collection[int] = field(default_factory=lambda: os.sched_getaffinity(0))  # cores of the whole run
     _back: asyncio.Event = field(default_factory=asyncio.Event)  # set when the intake that died is there again
 
@@ -67,6 +71,7 @@ class Cluster:
         keep_to(self.placement.ray)  # Ray's processes inherit it
         await asyncio.to_thread(self._start_ray, progress)
         self.started_ray()
+        await self.gpus.make(planned(self.config), self.config.cluster.placement_timeout)
         progress("starting intake, executor, learner and engines")
         await self._begin()
 
@@ -149,7 +154,9 @@ class Cluster:
     def _spawn(self, name: str, cls: type[Process]) -> Any:
         """The handle of a new process."""
         role = role_of(name)
-        remote = ray.remote(num_cpus=CPUS[role], max_restarts=0, max_concurrency=64 if role != "trainer" else 4)(cls)
+        threads = 64 if role != "trainer" else 4
+        options = {"num_cpus": CPUS[role], "max_restarts": 0, "max_concurrency": threads, **self.gpus.options(name)}
+        remote = ray.remote(**options)(cls)
         log_file = self.folder / "logs" / f"{name}.log"
         return remote.remote(name, self.network, self.folder, self.placement.role(role), log_file)
 
@@ -192,7 +199,7 @@ class Cluster:
                 part.name,
                 f"did not start within {limit:.0f} s",
                 log=self._log(part),
-                hint="cluster.start_timeout",
+                hint=self._network_hint(part) or "cluster.start_timeout",
             ) from None
         except RayError as error:
             raise self._failure(part, error) from None
@@ -358,6 +365,8 @@ class Cluster:
             if part.running is not None:
                 part.running.cancel()
             self._kill(part)
+        if ray.is_initialized():
+            self.gpus.release()
         await asyncio.to_thread(ray.shutdown)
 
     def _failure(self, part: Part, error: RayError) -> PartFailed:
@@ -367,7 +376,11 @@ class Cluster:
         if isinstance(error, RayTaskError) and isinstance(cause, AzrError):
             return PartFailed(part.name, str(cause), log=self._log(part))
         what = "its process died" if isinstance(error, RayActorError) else str(error).splitlines()[-1]
-        return PartFailed(part.name, what, log=self._log(part))
+        return PartFailed(part.name, what, log=self._log(part), hint=self._network_hint(part))
+
+    def _network_hint(self, part: Part) -> str:
+        """Ranks on several machines choose a network interface each, and may choose ones that do not meet."""
+        return NETWORK if part.role == "trainer" and self.config.cluster.address else ""
 
     def _log(self, part: Part) -> str:
         return str(self.folder / "logs" / f"{part.name}.log")

@@ -1,6 +1,6 @@
 """What all processes of a run share.
 
-Life of each: construct (pins itself to its cores, sends its output to its log file), `public_key` and
+Life of each: construct (takes its environment and its cores, sends its output to its log file), `public_key` and
 `allow`, `start`, then `run` until the run is over or the part fails.
 """
 
@@ -13,7 +13,10 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from azr.environment import environment
+from azr.footprint import on_gpus
 from azr.log_file import redirect
+from azr.part import role_of
 from azr.placement import keep_to
 from azr.wiring import Network
 from common.errors import AzrError, PartFailed
@@ -24,6 +27,7 @@ class Process:
 
     def __init__(self, part: str, network: Network, folder: Path, cores: Sequence[int], log: Path) -> None:
         self.part = part
+        os.environ.update(environment(role_of(part), gpus=on_gpus(network.config)))
         keep_to(cores)
         self.assign(network, folder, log)
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s", force=True)

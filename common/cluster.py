@@ -10,10 +10,7 @@ from common.cores import CoresConfig
 @dataclass(frozen=True)
 class ClusterConfig:
     address: str = ""  # empty: a Ray of our own on this machine
-    placement: str = (
-        "cpu"  # cpu | disjoint: each trainer rank and engine has GPUs of its own | shared: rank i and engine i
-    )
-    # are on one GPU
+    placement: str = "cpu"  # cpu | disjoint | shared: who has which GPUs (docs/placement.md)
     cpus: int = 2  # logical CPUs offered to a Ray of our own
     pin: bool = False  # engines on one half of this machine's cores, learner and intake on the other
     cores: CoresConfig = field(default_factory=CoresConfig)  # by role; stronger than pin

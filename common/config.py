@@ -23,6 +23,7 @@ from common.composite import CompositeConfig
 from common.config_keys import known, reason
 from common.engine import EngineConfig
 from common.errors import ConfigError
+from common.gpu_rules import gpu_rules
 from common.learner import LearnerConfig
 from common.staleness import StalenessConfig
 from common.types import STREAMS, TASK_TYPES, Kind, TaskType
@@ -257,6 +258,7 @@ def check(config: Config) -> None:
         *config.composite.rules,
         *config.engine.rules,
         *config.learner.rules,
+        *gpu_rules(config.cluster, config.engine, config.learner),
     ]
     for holds, message in rules:
         if not holds:

@@ -12,7 +12,8 @@ class EngineConfig:
     max_num_seqs: int = 128
     max_model_len: int = 256
     max_tokens: int = 64  # per answer
-    kv_cache_gib: float = 0.25
+    tensor_parallel: int = 1  # GPUs, of one node, that an engine divides its weights and KV cache over
+    kv_cache_gib: float = 0.25  # of an engine, over all of its GPUs
     prefix_caching: bool = True
     kv: str = "recompute"  # what becomes of keys and values at a push: recompute | keep | salt (docs/weights.md)
     episodes: int = 64  # open per actor; 0: as many as its engine and executor can take
@@ -35,4 +36,9 @@ class EngineConfig:
                 "engine.episodes must be at least 0 (0: as many as engine and executor can take)",
             ),
             (self.threads >= 1, "engine.threads must be at least 1"),
+            (self.tensor_parallel >= 1, "engine.tensor_parallel must be at least 1"),
+            (
+                self.tensor_parallel == 1 or self.kind == "async",
+                "engine.tensor_parallel over 1 needs engine.kind=async: its workers are processes of their own",
+            ),
         ]
