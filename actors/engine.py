@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from actors import vllm_version
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed
@@ -120,8 +121,9 @@ class Engine(Protocol):
 def create(engine: EngineConfig, model: ModelConfig, *, version: int = 0) -> Engine:
     """The engine of `engine.kind`, not started. `version` names the weights in the model folder.
 
-    Imports torch and vLLM: `environment` has to be in force before.
+    Imports torch and vLLM: `environment` has to be in force before. PartFailed if this vLLM is not one of those known.
     """
+    vllm_version.check(vllm_version.installed())
     if engine.kind == "inprocess":
         from actors.engine_inprocess import InProcessEngine
 
@@ -139,7 +141,7 @@ def environment(threads: int = 1) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # affinity is set from outside, before vLLM starts
-        "VLLM_WORKER_MULTIPROCESSING_METHOD": "spawn",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
     }

@@ -19,17 +19,19 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from actors import vllm_compat as compat
 from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver
+from actors.version_spans import VersionSpans
 from actors.vllm_worker import joined, schema, wire_form
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed
 from common.messages import Stage
-from common.types import Float32Array, Int32Array
+from common.types import Float32Array, Int32Array, Span
 
 
 class AsyncEngine:
     def __init__(self, engine: EngineConfig, model: ModelConfig, *, version: int = 0) -> None:
         self._config, self._model, self._version = engine, model, version
+        self._spans = VersionSpans(version)
         self._ids = count()
         self._running = 0
         self._finished = 0  # tokens of completed requests
@@ -47,7 +49,6 @@ class AsyncEngine:
         self._receiver = Receiver(await asyncio.to_thread(schema, self._model))
         self._llm = await asyncio.to_thread(compat.async_engine, self._config, self._model)
         self._stop = compat.stop_tokens(self._llm.vllm_config)
-        await self._llm.update_weight_version(str(self._version))
         # The first request costs seconds of lazy initialisation that no episode should see.
         await self.generate(np.zeros(1, np.int32), n=1, temperature=1.0, seed=0, max_tokens=2)
 
@@ -63,11 +64,11 @@ class AsyncEngine:
             )
             for i in range(n)
         ]
-        return [compat.completion(output) for output in await asyncio.gather(*requests)]
+        return [compat.completion(*answer) for answer in await asyncio.gather(*requests)]
 
     async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
-        outputs = await asyncio.gather(*(self._ask(sequence, compat.scoring(), compat.FIRST) for sequence in sequences))
-        return tuple(compat.scores(output) for output in outputs)
+        answers = await asyncio.gather(*(self._ask(sequence, compat.scoring(), compat.FIRST) for sequence in sequences))
+        return tuple(compat.scores(output) for output, _ in answers)
 
     async def stage(self, stage: Stage) -> StageTimes:
         begin, before = time.perf_counter(), self._decoded
@@ -80,8 +81,10 @@ class AsyncEngine:
             begin = time.perf_counter()
             await self._llm.pause_generation(mode="keep", clear_cache=recompute)
             self._version = version  # from here on nothing is sampled until the new weights are in
+            await compat.delivered(self._llm, self._config.max_num_seqs)
             loads = await self._llm.collective_rpc("load_staged", args=wire_form(staged))
-            await self._llm.update_weight_version(str(version))
+            # Whoever got an answer meanwhile has taken it; requests that vLLM does not know have still to reach it.
+            self._spans.commit(version, compat.sampled(self._llm))
             await self._llm.resume_generation()
         return CommitTimes(pause=time.perf_counter() - begin, load=max(loads))
 
@@ -107,21 +110,26 @@ class AsyncEngine:
 
     @property
     def _decoded(self) -> int:
-        return self._finished + compat.unfinished_tokens(self._llm)
+        return self._finished + sum(compat.sampled(self._llm).values())
 
-    async def _ask(self, prompt: Int32Array, parameters: SamplingParams, priority: int = 0) -> RequestOutput:
+    async def _ask(
+        self, prompt: Int32Array, parameters: SamplingParams, priority: int = 0
+    ) -> tuple[RequestOutput, tuple[Span, ...]]:
         check_prompt(prompt, self._config.max_model_len)
         salt = compat.salt(self._config, self._version)
         name = str(next(self._ids))
         request = self._llm.generate(compat.prompt_of(prompt, salt), parameters, name, priority=priority)
         self._running += 1
+        self._spans.begin(name)
         try:
             async for output in request:
                 if output.finished:
-                    self._finished += len(output.outputs[0].token_ids)
-                    return output
+                    tokens = len(output.outputs[0].token_ids)
+                    self._finished += tokens
+                    return output, self._spans.end(name, tokens)
             raise PartFailed("engine", "vLLM ended a request without an answer")
         except (EngineDeadError, EngineGenerateError) as error:
             raise PartFailed("engine", f"{type(error).__name__}: {error}") from error
         finally:
+            self._spans.drop(name)
             self._running -= 1

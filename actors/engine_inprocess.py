@@ -28,26 +28,30 @@ from vllm import RequestOutput, SamplingParams
 from actors import vllm_compat as compat
 from actors.engine import CommitTimes, Completion, StageTimes, check_prompt, sample_seed
 from actors.receiver import Receiver, Staged
+from actors.version_spans import VersionSpans
 from actors.vllm_worker import joined, schema, wire_form
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed
 from common.messages import Stage
-from common.types import Float32Array, Int32Array
+from common.types import Float32Array, Int32Array, Span
+
+Answer = tuple[RequestOutput, tuple[Span, ...]]
 
 
 @dataclass(eq=False)
 class _Job:
     """Requests that are answered together."""
 
-    future: asyncio.Future[list[RequestOutput]]
+    future: asyncio.Future[list[Answer]]
     missing: int
-    outputs: dict[str, RequestOutput] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
 
 
 class InProcessEngine:
     def __init__(self, engine: EngineConfig, model: ModelConfig, *, version: int = 0) -> None:
         self._config, self._model, self._version = engine, model, version
+        self._spans = VersionSpans(version)
         self._commands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._ids = count()
         self._jobs: dict[str, _Job] = {}
@@ -82,11 +86,11 @@ class InProcessEngine:
             compat.sampling(temperature=temperature, seed=sample_seed(seed, i), max_tokens=max_tokens, stop=self._stop)
             for i in range(n)
         ]
-        return [compat.completion(output) for output in await self._ask([prompt] * n, parameters)]
+        return [compat.completion(*answer) for answer in await self._ask([prompt] * n, parameters)]
 
     async def score(self, sequences: Sequence[Int32Array]) -> tuple[Float32Array, ...]:
-        outputs = await self._ask(sequences, [compat.scoring()] * len(sequences), compat.FIRST)
-        return tuple(compat.scores(output) for output in outputs)
+        answers = await self._ask(sequences, [compat.scoring()] * len(sequences), compat.FIRST)
+        return tuple(compat.scores(output) for output, _ in answers)
 
     async def stage(self, stage: Stage) -> StageTimes:
         begin, before = time.perf_counter(), self._decoded
@@ -131,7 +135,7 @@ class InProcessEngine:
 
     async def _ask(
         self, prompts: Sequence[Int32Array], parameters: Sequence[SamplingParams], priority: int = 0
-    ) -> list[RequestOutput]:
+    ) -> list[Answer]:
         if not prompts:
             return []
         for prompt in prompts:
@@ -148,7 +152,7 @@ class InProcessEngine:
 
     @property
     def _decoded(self) -> int:
-        return self._finished + compat.unfinished_tokens(self._llm)
+        return self._finished + sum(compat.sampled(self._llm).values())
 
     def _ended(self, error: BaseException | None) -> None:
         what = "closed" if error is None else f"{type(error).__name__}: {error}"
@@ -166,7 +170,6 @@ class InProcessEngine:
         try:
             torch.set_num_threads(self._config.threads)
             self._llm = compat.in_process_engine(compat.engine_args(self._config, self._model, in_process=True))
-            self._llm.set_weight_version(str(self._version))
             self._stop = compat.stop_tokens(self._llm.vllm_config)
             self._post(built, None)
             while self._open:
@@ -189,27 +192,32 @@ class InProcessEngine:
     ) -> None:
         salt = compat.salt(self._config, self._version)
         for name, prompt, parameter in zip(ids, prompts, parameters, strict=True):
+            self._spans.begin(name)
             self._llm.add_request(name, compat.prompt_of(prompt, salt), parameter, priority=priority)
 
     def _abort(self, ids: Sequence[str]) -> None:
-        self._llm.abort_request([name for name in ids if self._jobs.pop(name, None)])
+        open_ids = [name for name in ids if self._jobs.pop(name, None)]
+        self._llm.abort_request(open_ids)
+        for name in open_ids:
+            self._spans.drop(name)
 
     def _collect(self, outputs: Sequence[Any]) -> None:
         for output in outputs:
-            self._finished += len(output.outputs[0].token_ids)
+            tokens = len(output.outputs[0].token_ids)
+            self._finished += tokens
             job = self._jobs.pop(output.request_id)
-            job.outputs[output.request_id] = output
+            job.answers[output.request_id] = output, self._spans.end(output.request_id, tokens)
             job.missing -= 1
             if not job.missing:
                 # Ids were given out in the order of the prompts.
-                self._post(job.future, [job.outputs[name] for name in sorted(job.outputs, key=int)])
+                self._post(job.future, [job.answers[name] for name in sorted(job.answers, key=int)])
 
     def _load(self, staged: Staged) -> CommitTimes:
         begin = time.perf_counter()
         load: float = max(self._llm.collective_rpc("load_staged", args=wire_form(staged)))
         if self._config.kv == "recompute":
             self._clear_cache()
-        self._llm.set_weight_version(str(staged.version))
+        self._spans.commit(staged.version, compat.sampled(self._llm))
         self._version = staged.version
         return CommitTimes(pause=time.perf_counter() - begin, load=load)
 

@@ -1,19 +1,24 @@
 """Everything around an engine that depends on vLLM's version.
 
-Checked with 0.32. Its inside where weights are replaced is in actors/vllm_worker.py. Traps that this module knows:
+For the versions of actors/vllm_version.py; docs/vllm.md says what was checked how. Its inside where weights are
+replaced is in actors/vllm_worker.py. Traps that this module knows:
 
 - On CPU a seeded request whose prefill is split over steps kills the engine: its generator has no offset.
 - `generation_config="auto"` takes sampling defaults from the model folder without a word.
+- On GPU it schedules a step while the one before still runs, and so does an LLMEngine that is stepped by hand: between
+  two of its steps one may be under way, with the weights of before, whose tokens would count as those of after.
+- It refuses to start where less than gpu_memory_utilization of a GPU is free, also if the size of the cache is given.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from typing import Any
 
 import numpy as np
-from vllm import RequestOutput, SamplingParams
+from vllm import RequestOutput, SamplingParams, envs
 from vllm.config import VllmConfig
 from vllm.distributed import cleanup_dist_env_and_memory
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -23,6 +28,7 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.llm_engine import LLMEngine
 
+from actors import vllm_version
 from actors.engine import Completion
 from actors.vllm_worker import WorkerExtension
 from common.config import ModelConfig
@@ -32,6 +38,7 @@ from common.types import Float32Array, Int32Array, Span
 
 FIRST = -1  # priority of what all wait for; the smaller one is served first, and that of the others is 0
 CPU_BLOCK = 32  # tokens; the smallest that CPU attention takes, and prompts here are short
+GPU_FREE = 0.01  # part of a GPU that must be free at the start; `azr check` plans the rest, and a learner may share it
 
 
 def engine_args(engine: EngineConfig, model: ModelConfig, *, in_process: bool) -> AsyncEngineArgs:
@@ -40,28 +47,37 @@ def engine_args(engine: EngineConfig, model: ModelConfig, *, in_process: bool) -
     if in_process or on_cpu:
         # On CPU this also lets the core process run the model itself, at half the cost of a worker beside it.
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    cpu_only: dict[str, Any] = {
-        "enforce_eager": True,
-        "block_size": CPU_BLOCK,
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(2048, engine.max_model_len + engine.max_num_seqs),
+    arguments: dict[str, Any] = {
+        "model": model.path,
+        "dtype": model.dtype,
+        "skip_tokenizer_init": True,
+        "generation_config": "vllm",
+        "logprobs_mode": "processed_logprobs",
+        "max_num_seqs": engine.max_num_seqs,
+        "max_model_len": engine.max_model_len,
+        "kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30),
+        "enable_prefix_caching": engine.prefix_caching,
+        "distributed_executor_backend": "uni",
+        "scheduling_policy": "priority",
+        "worker_extension_cls": f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
+        "disable_log_stats": True,
     }
-    return AsyncEngineArgs(
-        model=model.path,
-        dtype=model.dtype,
-        skip_tokenizer_init=True,
-        generation_config="vllm",
-        logprobs_mode="processed_logprobs",
-        max_num_seqs=engine.max_num_seqs,
-        max_model_len=engine.max_model_len,
-        kv_cache_memory_bytes=int(engine.kv_cache_gib * 2**30),
-        enable_prefix_caching=engine.prefix_caching,
-        distributed_executor_backend="uni",
-        scheduling_policy="priority",
-        worker_extension_cls=f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
-        disable_log_stats=True,
-        **(cpu_only if on_cpu else {}),
-    )
+    if on_cpu:
+        arguments |= {
+            "enforce_eager": True,
+            "block_size": CPU_BLOCK,
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(2048, engine.max_model_len + engine.max_num_seqs),
+        }
+    else:
+        arguments["gpu_memory_utilization"] = GPU_FREE
+    if in_process:
+        arguments["async_scheduling"] = False
+    unknown = arguments.keys() - {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    if unknown:
+        what = f"vLLM {vllm_version.installed()} does not know {', '.join(sorted(unknown))}"
+        raise PartFailed("vllm", what, hint=f"install {vllm_version.SUPPORTED}")
+    return AsyncEngineArgs(**arguments)
 
 
 def check_config(config: VllmConfig) -> None:
@@ -127,13 +143,11 @@ def scoring() -> SamplingParams:
     )
 
 
-def completion(output: RequestOutput) -> Completion:
+def completion(output: RequestOutput, spans: tuple[Span, ...]) -> Completion:
     answer = output.outputs[0]
     tokens = np.asarray(answer.token_ids, dtype=np.int32)
     logprobs = np.asarray(answer.logprobs.logprobs if answer.logprobs else [], dtype=np.float32)
     assert len(tokens) == len(logprobs), (len(tokens), len(logprobs))
-    spans = tuple(Span(int(s.version), s.start, s.end) for s in answer.weight_versions or ())
-    assert (spans[-1].end if spans else 0) == len(tokens), spans
     return Completion(tokens, logprobs, spans, answer.finish_reason or "abort")
 
 
@@ -143,10 +157,24 @@ def scores(output: RequestOutput) -> Float32Array:
     return np.asarray(logprobs.logprobs, dtype=np.float32)
 
 
-def unfinished_tokens(llm: LLMEngine | AsyncLLM) -> int:
-    """Sampled so far by the requests that are running; may be asked from another thread than the engine's."""
+def sampled(llm: LLMEngine | AsyncLLM) -> dict[str, int]:
+    """Tokens so far of each request that is running, by the name it was given; may be asked from another thread than
+    the engine's."""
     states = list(llm.output_processor.request_states.values())  # one step of the interpreter: it does not change
-    return sum(state.detokenizer.num_output_tokens() for state in states)
+    return {state.external_req_id: state.detokenizer.num_output_tokens() for state in states}
+
+
+async def delivered(llm: AsyncLLM, slots: int) -> None:
+    """Return when `sampled` knows all that the engine had sent when its last call returned.
+
+    Its core answers on one socket and in order, so tokens that were sampled before a pause are in this process when the
+    pause is granted. But they may still wait for vLLM's output task, or be in it: that takes the outputs of a step, of
+    `slots` requests at most, in chunks, and lets others run between two of them. It tells nobody when it is done.
+    """
+    while not llm.engine_core.outputs_queue.empty():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    for _ in range(-(-slots // envs.VLLM_V1_OUTPUT_PROC_CHUNK_SIZE)):
+        await asyncio.sleep(0)
 
 
 def in_process_engine(arguments: AsyncEngineArgs) -> LLMEngine:
