@@ -1,4 +1,4 @@
-"""The command line: `azr train`, `check`, `base`, `execute`, `report`, `replay`, `simulate` and `experiment`.
+"""The command line: `azr train`, `check`, `base`, `execute`, `report`, `replay`, `bench`, `simulate`, `experiment`.
 
 Only argparse and light modules are imported here; each command imports what it needs when it runs, so `--help` is
 quick. An AzrError is an answer to the user, printed without a traceback; anything else is a bug and keeps its own.
@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from azr.arguments import add_settings, run_folder, split
+from azr.bench.command import add_bench
 from azr.experiments.commands import add_experiments
 from azr.shadow import require_own_packages
 from common.errors import AzrError, ConfigError
@@ -134,6 +135,8 @@ def _parser() -> argparse.ArgumentParser:
     replay.add_argument("run", metavar="RUN", help="its folder, or its name in runs/")
     replay.add_argument("settings", nargs="*", metavar="key=value", help="for instance learner.loss=cispo")
     replay.set_defaults(command=_replay)
+
+    add_bench(commands)
 
     simulation = commands.add_parser(
         "simulate",

@@ -1,0 +1,160 @@
+"""What a weight push costs: bytes from one process to another per transport and size, and what an engine makes of them.
+
+The sender is this process, as trainer rank 0 is in a run; the receiver is another one (azr/bench/receiving.py). `send`
+is from the first byte offered until the receiver tells that it has them all, an allocation and a first push of the size
+left out. With the model's own weights the receiver is the engine that is configured, with nothing to decode: `stage` is
+receive and checksum, `pause` the time in which it could not have decoded, `load` the part of it in which weights are
+copied into the model. What pushes cost under load is told by the part `run`.
+
+Not measured: gathering the weights of a sharded learner, and more receivers than one.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from azr.bench import receiving
+from azr.bench.figures import Reading
+from azr.bench.part import Job
+from azr.machine import inspect
+from azr.model_folder import shape
+from azr.wiring import own_address
+from common.errors import PartFailed
+from common.messages import Stage
+from common.wire import pack_record
+
+SECTION = "push"
+MIB = 1 << 20
+SIZES = (16 * MIB, 256 * MIB, 1024 * MIB)
+QUICK_SIZES = (MIB,)
+TIMEOUT = 300.0  # seconds, of a collective and of a receiver's answer
+_PUSHES = 3  # of each size in a repeat, of which the median counts
+_COPIES = 3  # of a buffer on this machine, with some room
+
+
+def measure(job: Job) -> list[Reading]:
+    """PartFailed if a process dies; WeightTransferFailed if a push fails."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(job.config.learner.threads))
+    found: list[Reading] = []
+    own = _own_bytes(job)
+    for size in sizes(own, inspect().memory, QUICK_SIZES if job.quick else SIZES):
+        seconds = _transported(job, size)
+        what = f"gloo, {_named(size)}" + (" (the model's size)" if size == own else "")
+        found += [
+            Reading(SECTION, f"{what}: send", "ms", 1e3 * seconds),
+            Reading(SECTION, f"{what}: rate", "GiB/s", size / (1 << 30) / seconds),
+        ]
+    return [*found, *_into_engine(job)]
+
+
+def sizes(own: int, memory: int, wanted: Sequence[int]) -> list[int]:
+    """Bytes of the pushes to make: the model's own and those of `wanted` that leave half of the `memory` free."""
+    return sorted({own, *[size for size in wanted if 2 * _COPIES * size <= memory]})
+
+
+def _own_bytes(job: Job) -> int:
+    from azr.memory import WIDTHS
+
+    return shape(Path(job.config.model.path)).parameters * WIDTHS[job.config.model.dtype]
+
+
+def _named(size: int) -> str:
+    return f"{size / MIB:,.4g} MiB"
+
+
+def _transported(job: Job, size: int) -> float:
+    """Seconds of a push of `size` bytes, the median of several."""
+    import torch
+
+    from common.collective import Door
+
+    buffer = torch.zeros(size, dtype=torch.uint8)
+    with _receiver(receiving.bytes_only, job) as pipe:
+        door = Door(own_address(), 2, TIMEOUT)
+        _say(pipe, {"host": door.host, "port": door.port, "size": size, "pushes": 1 + _PUSHES, "timeout": TIMEOUT})
+        group = door.enter()
+        seconds = []
+        for _ in range(1 + _PUSHES):
+            _answer(pipe)  # it is ready
+            began = perf_counter()
+            group.broadcast(buffer)
+            _answer(pipe)
+            seconds.append(perf_counter() - began)
+        group.close()
+    return median(seconds[1:])
+
+
+def _into_engine(job: Job) -> Iterator[Reading]:
+    """Stage, pause and load of the model's own weights."""
+    from common.collective import Door, Group, checksum, flatten
+    from learner.policy import load_policy
+
+    weights = load_policy(Path(job.config.model.path), _dtype(job.config.model.dtype)).model.named_parameters()
+    tensors, buffer = flatten(weights)
+    digest = checksum(buffer)
+    told: list[dict[str, float]] = []
+    with _receiver(receiving.engine, job) as pipe:
+        _answer(pipe)  # it has started
+        door = Door(own_address(), 2, TIMEOUT)
+        group: Group | None = None
+        for version in range(1, 2 + _PUSHES):
+            stage = Stage(1, version, door.host, door.port, 1, 2, tensors, digest, TIMEOUT)
+            pipe.send_bytes(pack_record(stage))
+            group = group or door.enter()
+            group.broadcast(buffer)
+            told.append(_answer(pipe))
+        _say(pipe, {})
+        if group is not None:
+            group.close()
+    for name in ("stage", "pause", "load"):
+        yield Reading(SECTION, f"into an idle engine: {name}", "ms", 1e3 * median(found[name] for found in told[1:]))
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    return getattr(torch, name)
+
+
+@contextmanager
+def _receiver(work: Any, job: Job) -> Iterator[Connection]:
+    """A process that runs `work(config, pipe, log)`, and this end of its pipe."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    log = job.folder / f"{work.__name__}.log"
+    process = context.Process(target=work, args=(job.config, theirs, log), daemon=False)
+    process.start()
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()  # a receiver that waits for more ends with it
+        process.join(TIMEOUT / 10)
+        process.kill()
+        process.join()
+
+
+def _say(pipe: Connection, message: dict[str, object]) -> None:
+    pipe.send_bytes(json.dumps(message).encode())
+
+
+def _answer(pipe: Connection) -> dict[str, Any]:
+    """PartFailed if there is none, or it tells of a failure."""
+    try:
+        if not pipe.poll(TIMEOUT):
+            raise PartFailed("receiver", f"has not answered for {TIMEOUT:.0f} s")
+        answer: dict[str, Any] = json.loads(pipe.recv_bytes())
+    except EOFError:
+        raise PartFailed("receiver", "its process died", hint="see the log beside readings.json") from None
+    if "failed" in answer:
+        raise PartFailed("receiver", str(answer["failed"]))
+    return answer

@@ -1,0 +1,76 @@
+"""The other process of a push that is measured (azr/bench/push.py): it receives bytes, or holds the engine.
+
+What it is told and what it answers are JSON texts; stages are wire messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from azr.log_file import redirect
+from common.config import Config
+from common.errors import AzrError
+from common.messages import Stage
+from common.wire import unpack_record
+
+
+def bytes_only(config: Config, pipe: Connection, log: Path) -> None:
+    """Receive so many buffers of a size: ready, got it, ready, got it."""
+    redirect(log)
+    os.environ["OMP_NUM_THREADS"] = str(config.engine.threads)
+    import torch
+
+    from common.collective import Group
+
+    asked = json.loads(pipe.recv_bytes())
+    with _telling(pipe):
+        group = Group.create(asked["host"], asked["port"], 1, 2, asked["timeout"])
+        buffer = torch.zeros(asked["size"], dtype=torch.uint8)
+        for _ in range(asked["pushes"]):
+            _tell(pipe)
+            group.broadcast(buffer)
+            _tell(pipe)
+        group.close()
+
+
+def engine(config: Config, pipe: Connection, log: Path) -> None:
+    """Start the engine, then stage and commit each stage that comes, until an empty text does."""
+    redirect(log)
+    from actors.engine import environment
+
+    os.environ.update(environment(config.engine.threads))
+    with _telling(pipe):
+        asyncio.run(_serve(config, pipe))
+
+
+async def _serve(config: Config, pipe: Connection) -> None:
+    from actors.engine import create
+
+    made = create(config.engine, config.model)
+    await made.start()
+    _tell(pipe)
+    while (message := await asyncio.to_thread(pipe.recv_bytes)) != b"{}":
+        stage = unpack_record(message)
+        assert isinstance(stage, Stage)
+        staged = await made.stage(stage)
+        loaded = await made.commit(stage.version)
+        _tell(pipe, stage=staged.seconds, pause=loaded.pause, load=loaded.load)
+    await made.close()
+
+
+@contextmanager
+def _telling(pipe: Connection) -> Iterator[None]:
+    try:
+        yield
+    except AzrError as error:
+        _tell(pipe, failed=str(error))
+
+
+def _tell(pipe: Connection, **fields: object) -> None:
+    pipe.send_bytes(json.dumps(fields).encode())

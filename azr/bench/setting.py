@@ -1,0 +1,60 @@
+"""Where something was measured: the machine, its GPUs, the versions of what does the work."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from azr.machine import inspect
+
+_PACKAGES = ("torch", "vllm", "deepspeed", "transformers", "ray", "triton")
+_SECONDS = 20.0
+
+
+def setting() -> dict[str, object]:
+    """As JSON: equal keys on every machine."""
+    machine = inspect()
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cores": machine.cores,
+        "memory_gib": round(machine.memory / (1 << 30), 1),
+        "load": os.getloadavg(),
+        "gpus": list(gpu_names()),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "cpu": _cpu(),
+    }
+
+
+def gpu_names() -> tuple[str, ...]:
+    """As NVIDIA's own tool tells; empty where it is not there. CUDA is not started, nor CUDA_VISIBLE_DEVICES read."""
+    query = ("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    try:
+        asked = subprocess.run(query, capture_output=True, text=True, timeout=_SECONDS, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in asked.stdout.splitlines() if line.strip())
+
+
+def gpus_of(environment: Mapping[str, str], rank: int) -> str:
+    """What CUDA_VISIBLE_DEVICES should be for one of several processes with a GPU each, from what it is for all."""
+    named = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[rank] if rank < len(named) else str(rank)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
