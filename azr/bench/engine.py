@@ -13,7 +13,7 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from actors import engine as engines
 from actors.engine import Engine
@@ -28,7 +28,7 @@ from common.errors import PartFailed
 
 SECTION = "engine"
 _EPISODES = 64  # groups under way where neither a run nor a setting says it
-Moment = tuple[float, int, int]  # seconds, tokens of the request that completed, sequences that were in the engine
+Moment = tuple[float, int]  # seconds, tokens of the request that completed then
 
 
 def measure(job: Job) -> list[Reading]:
@@ -52,10 +52,8 @@ async def _measured(config: Config, groups: Sequence[Prompts], under_way: int) -
     started = time.perf_counter() - began
     moments = await answered(engine, groups, under_way, config.engine)
     await engine.close()
-    tokens, running = steady(moments)
     return [
-        Reading(SECTION, "tokens", "tokens/s", tokens),
-        Reading(SECTION, "sequences in the engine", "", running),
+        Reading(SECTION, "tokens", "tokens/s", steady(moments)),
         Reading(SECTION, "groups under way", "", under_way),
         Reading(SECTION, "start", "s", started),
     ]
@@ -64,7 +62,7 @@ async def _measured(config: Config, groups: Sequence[Prompts], under_way: int) -
 async def answered(engine: Engine, groups: Sequence[Prompts], under_way: int, settings: EngineConfig) -> list[Moment]:
     """Ask for groups in turn, `under_way` at a time, until as many are done as there are; a moment for the begin and
     for each request that completed. PartFailed if the engine dies."""
-    moments: list[Moment] = [(time.perf_counter(), 0, 0)]
+    moments: list[Moment] = [(time.perf_counter(), 0)]
     waiting, seeds = itertools.cycle(groups), itertools.count()
     missing, done = len(groups), asyncio.Event()
 
@@ -76,7 +74,7 @@ async def answered(engine: Engine, groups: Sequence[Prompts], under_way: int, se
                 answers = await engine.generate(
                     prompt, n=samples, temperature=1.0, seed=next(seeds), max_tokens=longest
                 )
-                moments.append((time.perf_counter(), sum(len(answer.tokens) for answer in answers), engine.running))
+                moments.append((time.perf_counter(), sum(len(answer.tokens) for answer in answers)))
             missing -= 1
             if not missing:
                 done.set()
@@ -95,17 +93,10 @@ async def answered(engine: Engine, groups: Sequence[Prompts], under_way: int, se
     return moments
 
 
-def steady(moments: Sequence[Moment]) -> tuple[float, float]:
-    """Tokens a second, and sequences in the engine on average over time, after the first fifth. PartFailed if too
-    little completed."""
+def steady(moments: Sequence[Moment]) -> float:
+    """Tokens a second after the first fifth. PartFailed if too little completed."""
     first = moments[0][0] + SKIPPED * (moments[-1][0] - moments[0][0])
     kept = [moment for moment in moments if moment[0] >= first]
     if len(kept) < 2:
         raise PartFailed("engine", "hardly a request completed while it was measured", hint="more learner.steps")
-    seconds = kept[-1][0] - kept[0][0]
-    area = sum((after[0] - before[0]) * before[2] for before, after in _neighbours(kept))
-    return sum(tokens for _, tokens, _ in kept[1:]) / seconds, area / seconds
-
-
-def _neighbours(moments: Sequence[Moment]) -> Iterator[tuple[Moment, Moment]]:
-    return itertools.pairwise(moments)
+    return sum(tokens for _, tokens in kept[1:]) / (kept[-1][0] - kept[0][0])

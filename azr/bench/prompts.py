@@ -11,18 +11,18 @@ from pathlib import Path
 from actors.codec import Codec
 from actors.triplets import PythonTriplets
 from common.config import Config
-from common.types import Group, Int32Array
+from common.types import Group, Int32Array, Kind
 from learner.journal import Journal
 
 Prompts = list[tuple[Int32Array, int]]  # of a group: a prompt, and how many samples of it; one after the other
 
 
 def recorded(folder: Path) -> list[Prompts]:
-    """Of a run with logging.keep_discarded that is over."""
+    """Of a run with logging.keep_discarded that is over, its seeds left out: its rates do not count them either."""
     journal = Journal(folder / "journal")
     groups = journal.read().waiting
     journal.close()
-    return [asked for lease in sorted(groups) if (asked := _asked(groups[lease]))]
+    return [_asked(groups[lease]) for lease in sorted(groups) if groups[lease].kind is not Kind.SEED]
 
 
 def drawn(config: Config) -> list[Prompts]:
@@ -39,8 +39,5 @@ def drawn(config: Config) -> list[Prompts]:
 
 
 def _asked(group: Group) -> Prompts:
-    return [
-        (prompt, samples)
-        for number, prompt in enumerate(group.prompts)
-        if (samples := sum(s.prompt == number for s in group.samples))
-    ]
+    counts = [sum(sample.prompt == number for sample in group.samples) for number in range(len(group.prompts))]
+    return [(prompt, count) for prompt, count in zip(group.prompts, counts, strict=True) if count]

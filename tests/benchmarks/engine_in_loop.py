@@ -1,4 +1,7 @@
-"""What everything round an engine costs: tokens/s of a run without a learner over those of the engine alone.
+"""What everything round an engine costs: tokens/s of a run without a learner over those of vLLM alone.
+
+`azr bench --only engine,loop` compares with the engine as actors have it; this goes one layer below, and can make all
+answers equally long:
 
     python -m tests.benchmarks.engine_in_loop [--answers 160] [--rounds 3] [--steps 60] [--json OUT] [key=value ...]
 
@@ -29,31 +32,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.engine import environment
 from azr import base
-from azr.simulation.measured import rows
-from azr.simulation.stretch import Stretch
+from azr.bench.loop import SKIPPED, Rate, of_run
+from azr.bench.prompts import Prompts, recorded
 from common.config import Config, load
-from common.types import Group, Int32Array
-from learner import trace
-from learner.journal import Journal
+from common.types import Int32Array
 
-_SKIPPED = 0.2  # of the time
 _NEVER = 0  # the padding token
-_STATES = ("generate", "wait-executor", "wait-lease", "idle", "weight-pause")
-Prompts = list[tuple[Int32Array, int]]  # of a group: a prompt, and how many samples of it
-
-
-@dataclass(frozen=True)
-class Rate:
-    tokens_per_second: float
-    running: float
-    open: float
-    states: dict[str, float]  # share of the actor's time
 
 
 def unstoppable(model: Path, folder: Path) -> Path:
@@ -75,26 +64,7 @@ def in_the_loop(folder: Path, settings: Sequence[str]) -> Rate:
     ]
     words += ["eval.tasks=0", "eval.harder=0", "logging.view=plain", "logging.wandb=disabled"]
     _child("azr.cli", "train", "tiny.yaml", *words, *settings)
-    end, summary = rows(folder)[-1]["time"], json.loads((folder / "summary.json").read_text())
-    begin = end - (1 - _SKIPPED) * summary["rollout"]["seconds"]
-    events = [e for e in trace.read(folder / "trace.json") if e["ph"] == "C" and e["name"] == "tokens"]
-    tokens = sum(e["args"]["tokens"] for e in events if begin < e["ts"] / 1e6 <= end)
-    stretch = Stretch(folder, begin, end)
-    states = {state: stretch.seconds("actor-0", state) / stretch.length for state in _STATES}
-    running, open_groups = (stretch.costs[name] / stretch.length for name in ("generate/area", "episode/seconds"))
-    return Rate(tokens / stretch.length, running, open_groups, states)
-
-
-def recorded(folder: Path) -> list[Prompts]:
-    """What the groups of a run asked, in the order of their leases."""
-    journal = Journal(folder / "journal")
-    groups = journal.read().waiting
-    journal.close()
-    return [_prompts(groups[lease]) for lease in sorted(groups)]
-
-
-def _prompts(group: Group) -> Prompts:
-    return [(prompt, sum(s.prompt == i for s in group.samples)) for i, prompt in enumerate(group.prompts)]
+    return of_run(folder)
 
 
 class Raw:
@@ -128,7 +98,7 @@ class Raw:
             done += ended
             tokens.append(found)
             moments.append((time.perf_counter(), len(self._open)))
-        first = began + _SKIPPED * (moments[-1][0] - began)
+        first = began + SKIPPED * (moments[-1][0] - began)
         kept = [i for i, (at, _) in enumerate(moments) if at >= first]
         seconds = moments[-1][0] - moments[kept[0]][0]
         area = sum((moments[i][0] - moments[i - 1][0]) * moments[i - 1][1] for i in kept[1:])
