@@ -3,10 +3,13 @@
 P is the number of parameters, w the bytes of a number of model.dtype, N the trainer ranks, n the tokens of a
 micro-batch, h the hidden size, I the feed-forward width, H and K the heads of queries and of keys, d their size.
 
-* States: mixed-precision AdamW as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1): weights w, gradients w,
-  a float32 master copy 4 and two float32 moments 8 bytes per parameter; without ZeRO float32 weights are their own
-  master. Stages 1 and 2 divide master and moments by N and, other than in the paper, keep whole gradients: a step
-  reduces them once, at its end (learner/zero.py). Stage 3 divides everything and has at most LIVE parameters gathered.
+* States: mixed-precision AdamW as in ZeRO (Rajbhandari et al., arXiv 1910.02054, section 3.1), but with gradients added
+  up in float32: weights w, gradients 4, a float32 master copy 4 and two float32 moments 8 bytes per parameter; without
+  ZeRO float32 weights are their own master. Stages 1 and 2 divide master and moments by N and, other than in the paper,
+  keep whole gradients: a step reduces them once, at its end (learner/zero.py). Stage 3 divides everything and has at
+  most LIVE parameters gathered. With learner.offload_optimizer master and moments are in host memory, and with them the
+  rank's gradients; at stages 1 and 2 those of a backward pass in w bytes are then there beside their float32 sum.
+* Float32 head: a float32 copy of the head's weights and the gradient of the copy, 8Vh, for vocabulary V.
 * Activations of a layer of RMSNorm, grouped-query attention and SwiGLU, per token (the count of Korthikanti et al.,
   arXiv 2205.05198, section 4.1, redone for this layer as transformers computes it, with attention that stores no
   scores): 8h + 4 for the norms' float32 input and scale, each twice; w(4h + 2(H + K)d + 4I) for what goes into the
@@ -21,7 +24,7 @@ micro-batch, h the hidden size, I the feed-forward width, H and K the heads of q
 * learner.kl: each rank holds the first weights whole, in float32.
 * KV cache: 2wKd bytes per token and layer (Kwon et al., arXiv 2309.06180, section 3, with K heads for H).
 
-Allowances, not computed: GPU_RESERVE and ENGINE_RESERVE. Not covered: tensor parallelism, offload, quantisation.
+Allowances, not computed: GPU_RESERVE and ENGINE_RESERVE. Not covered: tensor parallelism, quantisation.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from common.config import Config
 GIB = 1 << 30
 WIDTHS = {"float32": 4, "bfloat16": 2}  # bytes of a number
 MASTER = 4
+GRADIENT = 4
 MOMENTS = 8
 LIVE = 1_000_000_000  # parameters gathered at once in stage 3: DeepSpeed's default of stage3_max_live_parameters
 SOFTMAX = 12
@@ -74,7 +78,7 @@ class Need:
 def learner(config: Config, model: Architecture) -> Need:
     """One trainer rank. Its longest micro-batch is one sequence, or learner.micro_batch_tokens if that is more."""
     settings, shape, width = config.learner, model.shape, WIDTHS[config.model.dtype]
-    stage, ranks = settings.zero_stage, settings.ranks
+    stage, ranks, offload = settings.zero_stage, settings.ranks, settings.offload_optimizer
     tokens, checkpointing = config.longest_micro_batch, settings.checkpoint_activations
     at_once = min(tokens, settings.head_tokens or tokens)
     how = "one recomputed at a time" if checkpointing else "all kept"
@@ -82,7 +86,7 @@ def learner(config: Config, model: Architecture) -> Need:
         "learner",
         settings.trainers,
         (
-            *states(shape.parameters, stage, ranks, width),
+            *states(shape.parameters, stage, ranks, width, offload=offload),
             *reference(shape.parameters, settings.kl),
             Term("reserve", GPU_RESERVE, "an allowance"),
         ),
@@ -95,8 +99,9 @@ def learner(config: Config, model: Architecture) -> Need:
             Term("logits", logits(shape, at_once), f"{SOFTMAX} B x {at_once:,} tokens x {shape.vocabulary:,}"),
             *entropy(shape, at_once, settings.entropy_bonus),
             *mask(settings.micro_batch_tokens, width, shared=settings.share_prompts),
+            *float32_head(shape, width, computed=settings.head_float32),
         ),
-        (Term("update", *update(shape.parameters, stage, ranks, width)),),
+        (Term("update", *update(shape.parameters, stage, ranks, width, offload=offload)),),
     )
 
 
@@ -114,31 +119,44 @@ def engine(config: Config, model: Architecture) -> Need:
     )
 
 
-def states(parameters: int, stage: int, ranks: int, width: int) -> tuple[Term, ...]:
-    """What a rank holds of the model between and during steps, at ZeRO `stage` over `ranks`."""
-    master = 0 if stage == 0 and width == MASTER else MASTER
+def states(parameters: int, stage: int, ranks: int, width: int, *, offload: bool = False) -> tuple[Term, ...]:
+    """What a rank holds of the model between and during steps, at ZeRO `stage` over `ranks`; less what is offloaded."""
+    low = width != MASTER
     whole = ranks if stage == 3 else 1
     part = ranks if stage > 0 else 1
-    sizes = (("weights", width, whole), ("gradients", width, whole), ("master", master, part), ("AdamW", MOMENTS, part))
-    terms = [
-        Term(
-            name, -(-size * parameters // over), f"{size} B x {parameters:,}" + (f" / {over} ranks" if over > 1 else "")
-        )
-        for name, size, over in sizes
-        if size
-    ]
+    gradients = 0 if offload and stage == 3 else GRADIENT + width * (low and offload)
+    sizes = [("weights", width, whole), ("gradients", gradients, whole)]
+    if not offload:
+        sizes += [("master", MASTER if low or stage else 0, part), ("AdamW", MOMENTS, part)]
+    terms = [_per_parameter(name, size, parameters, over) for name, size, over in sizes if size]
     if stage == 3:
         live = min(parameters, LIVE)
         terms.append(Term("gathered", width * live, f"{width} B x {live:,}, alive at once"))
     return tuple(terms)
 
 
-def update(parameters: int, stage: int, ranks: int, width: int) -> tuple[int, str]:
-    """(bytes, formula) of what an optimiser step adds: the rank's gradients flat, and in float32 if they are not."""
-    if stage == 0:
+def offloaded(parameters: int, stage: int, ranks: int, width: int) -> tuple[Term, ...]:
+    """Host memory of a rank with learner.offload_optimizer: what `states` lacks then, and what AdamW needs with it."""
+    sizes = [("master", MASTER), ("AdamW", MOMENTS), ("gradients of a rank", GRADIENT)]
+    sizes += [("sums of gradients", GRADIENT)] if stage == 3 else [("weights on their way", width)]
+    return tuple(_per_parameter(name, size, parameters, ranks) for name, size in sizes)
+
+
+def update(parameters: int, stage: int, ranks: int, width: int, *, offload: bool = False) -> tuple[int, str]:
+    """(bytes, formula) of what an optimiser step adds: the rank's gradients as one tensor where they are not so yet."""
+    low = width != MASTER
+    in_place = stage == 0 or (stage < 3 and low != offload) or (stage == 3 and offload)
+    if in_place:
         return 0, "in place"
-    size = width + (MASTER if width != MASTER else 0)
-    return -(-size * parameters // ranks), f"{size} B x {parameters:,} / {ranks} ranks, gradients of a rank as one"
+    return -(
+        -GRADIENT * parameters // ranks
+    ), f"{GRADIENT} B x {parameters:,} / {ranks} ranks, gradients of a rank as one"
+
+
+def _per_parameter(name: str, size: int, parameters: int, over: int) -> Term:
+    """`size` bytes for each of `parameters`, divided by `over` ranks."""
+    formula = f"{size} B x {parameters:,}" + (f" / {over} ranks" if over > 1 else "")
+    return Term(name, -(-size * parameters // over), formula)
 
 
 def layer_bytes(model: Architecture, width: int) -> int:
@@ -171,6 +189,13 @@ def entropy(shape: Shape, tokens: int, bonus: float) -> tuple[Term, ...]:
 def mask(tokens: int, width: int, *, shared: bool) -> tuple[Term, ...]:
     """What says which of `tokens` positions see each other, as bool and as numbers; nothing without shared prompts."""
     return (Term("mask", (1 + width) * tokens**2, f"{1 + width} B x {tokens:,} x {tokens:,} tokens"),) if shared else ()
+
+
+def float32_head(shape: Shape, width: int, *, computed: bool) -> tuple[Term, ...]:
+    """Of learner.head_float32: the head's weights in float32 and their gradient; nothing where they are float32."""
+    size = (MASTER + GRADIENT) * shape.vocabulary * shape.hidden
+    formula = f"{MASTER + GRADIENT} B x {shape.vocabulary:,} x {shape.hidden:,}"
+    return (Term("float32 head", size, formula),) if computed and width != MASTER else ()
 
 
 def reference(parameters: int, kl: float) -> tuple[Term, ...]:

@@ -23,6 +23,8 @@ class LearnerConfig(OffPolicyConfig):
     keep_checkpoints: int = 2
     checkpoint_activations: bool = False  # keep the input of each layer alone and compute the rest again, for memory
     head_tokens: int = 0  # so many have logits at a time, which are computed again, for memory (0: all, once)
+    head_float32: bool = False  # logits computed in float32 whatever model.dtype (learner/float32_head.py)
+    offload_optimizer: bool = False  # masters and AdamW's moments in host memory, updated there (zero_stage 1 to 3)
     share_prompts: bool = False  # train the answers to a prompt behind one copy of it (learner/prompt_rows.py)
     threads: int = 1
     probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
@@ -38,6 +40,10 @@ class LearnerConfig(OffPolicyConfig):
         return [
             (self.kind in ("deepspeed", "none"), "learner.kind must be deepspeed or none"),
             (self.zero_stage in (0, 1, 2, 3), "learner.zero_stage must be 0, 1, 2 or 3"),
+            (
+                self.zero_stage > 0 or not self.offload_optimizer,
+                "learner.offload_optimizer needs a learner.zero_stage of 1, 2 or 3",
+            ),
             (self.steps >= 1, "learner.steps must be at least 1"),
             (self.ranks >= 1, "learner.ranks must be at least 1"),
             (self.micro_batch_tokens >= 1, "learner.micro_batch_tokens must be at least 1"),

@@ -32,12 +32,14 @@ from common.errors import ConfigError, PartFailed
 from common.learner import LearnerConfig
 from common.types import Float32Array, Int32Array, MicroBatch, Share
 from learner import checkpoint, policy
+from learner.device import copied_to_host, finish
 from learner.drift import DriftWatch
 from learner.objective import PADDING, Objective
 from learner.step_metrics import StepMetrics
 from learner.zero import Zero, skip_shared_memory_op
 
-COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # the longest wait is that for rank 0 while it writes a checkpoint
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}  # of weights, by model.dtype
 log = logging.getLogger(__name__)
 
 
@@ -63,13 +65,13 @@ class Trainer:
         folder: Path,
         start: Path | None = None,
     ) -> None:
-        if config.model.dtype != "float32":
-            raise ConfigError(f"model.dtype is {config.model.dtype}: the learner trains in float32")
+        if config.model.dtype not in DTYPES:
+            raise ConfigError(f"model.dtype is {config.model.dtype}: the learner trains in {' or '.join(DTYPES)}")
         self.config, self.rank, self.world, self.folder = config, rank, world, folder
         self.drift = DriftWatch(config.learner, f"trainer rank {rank}")
         torch.set_num_threads(config.learner.threads)
         torch.manual_seed(config.run.seed)
-        _join(rank, world, master)
+        _join(rank, world, master, on_gpu=config.cluster.placement != "cpu")
         self.zero = self._build(Path(config.model.path)) if start is None else self._restored(folder / start)
         self.objective = Objective(
             config.learner, Path(config.model.path), self.zero.device, head_parts=_head_parts(config)
@@ -123,7 +125,8 @@ class Trainer:
         held: list[tuple[str, Tensor]] = []
         for bucket in self.zero.weights():
             if self.rank == 0:
-                held += [(name, tensor.to("cpu", copy=True)) for name, tensor in bucket]
+                held += [(name, copied_to_host(tensor)) for name, tensor in bucket]
+        finish(self.zero.device)
         return held
 
     def save(self, folder: Path) -> None:
@@ -132,12 +135,12 @@ class Trainer:
         weights = dict(self.snapshot())
         with checkpoint.durable_folder(self.folder / folder) if self.rank == 0 else nullcontext() as partial:
             steps = self.zero.updates
-            for index, moments in enumerate(self.zero.moments() if steps else ()):
+            for index, states in enumerate(self.zero.states() if steps else ()):
                 if partial is not None:
-                    checkpoint.write_moments(partial, index, moments)
+                    checkpoint.write_states(partial, index, states)
             if partial is not None:
                 checkpoint.write_model(partial / "hf", Path(self.config.model.path), weights)
-                checkpoint.write_manifest(partial, steps=steps)
+                checkpoint.write_manifest(partial, steps=steps, dtype=self.config.model.dtype)
         dist.barrier()
 
     def load(self, folder: Path) -> None:
@@ -154,23 +157,25 @@ class Trainer:
         settings = self.config.learner
         trained = policy.load_policy(
             model,
+            DTYPES[self.config.model.dtype],
             entropy_gradient=settings.entropy_bonus > 0,
             head_parts=_head_parts(self.config),
+            head_float32=settings.head_float32,
             checkpoint_activations=settings.checkpoint_activations,
             share_prompts=settings.share_prompts,
         )
         return Zero(trained, settings, world=self.world)
 
     def _restored(self, folder: Path) -> Zero:
-        steps = checkpoint.read_manifest(folder)
+        steps = checkpoint.read_manifest(folder, dtype=self.config.model.dtype)
         zero = self._build(folder / "hf")
         if steps:
             # AdamW has no moments to set before a step; one without gradient at rate 0 moves no weight.
             with zero.accumulation():
                 zero.backward(policy.answer_scores(zero, PADDING, zero.device).logprobs.sum() * 0.0, last=True)
             zero.step(0.0)
-            for moments in checkpoint.read_moments(folder):
-                zero.restore_moments(moments)
+            for states in checkpoint.read_states(folder):
+                zero.restore_states(states)
             zero.updates = steps
         return zero
 
@@ -206,22 +211,41 @@ def _updates(share: Share) -> list[tuple[MicroBatch, ...]]:
     return [batches[begin:end] for begin, end in pairwise(ends)]
 
 
-def _join(rank: int, world: int, master: tuple[str, int]) -> None:
+def _join(rank: int, world: int, master: tuple[str, int], *, on_gpu: bool) -> None:
+    """Make this process rank `rank`: torch's default process group, DeepSpeed on top of it, and the device."""
     address = f"tcp://{master[0]}:{master[1]}"
-    if get_accelerator().device_name() != "cpu":
+    wanted = "cuda" if on_gpu else "cpu"
+    if (chosen := get_accelerator().device_name()) != wanted:
         raise PartFailed(
             f"trainer rank {rank}",
-            f"DeepSpeed chose {get_accelerator().device_name()}; this trainer runs on the CPU",
-            hint="DS_ACCELERATOR=cpu in the environment",
+            f"DeepSpeed chose {chosen}, but cluster.placement asks for {wanted}",
+            hint=f"DS_ACCELERATOR={wanted} in the environment, before DeepSpeed is imported",
         )
-    skip_shared_memory_op()
-    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it; each rank sees its own device only
+    if on_gpu and not torch.cuda.is_available():
+        raise PartFailed(
+            f"trainer rank {rank}",
+            f"torch {torch.__version__} sees no GPU",
+            hint="a torch built for CUDA, and a GPU in CUDA_VISIBLE_DEVICES",
+        )
+    device = torch.device("cuda", 0) if on_gpu else None  # a rank sees its own GPU alone
+    if device is None:
+        skip_shared_memory_op()
+    else:
+        torch.cuda.set_device(device)
+    os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
     try:
-        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=world, timeout=COLLECTIVE_TIMEOUT)
+        dist.init_process_group(
+            "gloo" if device is None else "nccl",
+            init_method=address,
+            rank=rank,
+            world_size=world,
+            timeout=COLLECTIVE_TIMEOUT,
+            device_id=device,
+        )
     except dist.DistError as error:
         raise PartFailed(
             f"trainer rank {rank}",
             f"cannot meet the other ranks at {address}: {str(error).splitlines()[0]}",
             hint="is the port in use, or a rank missing?",
         ) from error
-    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
+    deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)

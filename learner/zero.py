@@ -4,8 +4,11 @@ DeepSpeed divides gradients by the number of ranks; the loss is multiplied by it
 exact sum over all backward calls of all ranks. Stages 0–2 reduce once per step: every rank holds all
 parameters there and can hold their gradients as well. Stage 3 reduces in every backward, since whole
 gradients are what it must not keep.
+In bfloat16 AdamW works on float32 masters, gradients are added and reduced in float32, and the weights are the masters,
+rounded. At stage 0 the masters are ours (learner/masters.py); 1 and 2, which differ in nothing that is kept here, are
+DeepSpeed's BF16_Optimizer of stage 1 (its stage 2 would round sums of gradients to bfloat16); 3 is its own.
 Invariant: all ranks call forward, backward, step and the readers equally often, in the same order.
-Not covered: reduced precision, offload to host memory, model parallelism.
+Not covered: float16, offload of weights, model parallelism.
 """
 
 from __future__ import annotations
@@ -18,15 +21,23 @@ from typing import Any
 import deepspeed
 import deepspeed.ops
 import torch
+from deepspeed.accelerator import get_accelerator
 from deepspeed.utils import logger as deepspeed_logger
-from deepspeed.utils import safe_get_full_optimizer_state, safe_set_full_optimizer_state
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
 from torch import Tensor
 from torch.nn import Parameter
 
 from common.learner import LearnerConfig
+from learner.masters import Masters
 from learner.policy import Policy, TokenScores
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of AdamW, each shaped like its parameter
+MASTER = "master"  # the float32 parameter, where the model's is of less precision
 BUCKET = 1 << 26  # elements gathered or reduced together
 
 
@@ -34,18 +45,27 @@ class Zero:
     """A policy under training on one of `world` ranks of torch's default process group, which must exist."""
 
     def __init__(self, policy: Policy, settings: LearnerConfig, *, world: int) -> None:
-        self.policy = policy
+        self.policy = policy.to(get_accelerator().current_device_name())
         self.world = world
         self.stage = settings.zero_stage
         self.grad_clip = settings.grad_clip
         self._parameters = list(policy.model.named_parameters())
-        elements = sum(p.numel() for _, p in self._parameters)
+        self.mixed = self._parameters[0][1].dtype != torch.float32
+        self._masters = Masters(p for _, p in self._parameters) if self.mixed and self.stage == 0 else None
+        self._keys = (*MOMENTS, MASTER) if self.mixed else MOMENTS
+        # BF16_Optimizer adds gradients up by itself and reduces at the last backward call alone.
+        self._coalesces = self.stage in (1, 2) and (not self.mixed or settings.offload_optimizer)
         self.optimizer = torch.optim.AdamW(
-            policy.parameters(), lr=0.0, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+            policy.parameters() if self._masters is None else self._masters.tensors,
+            lr=0.0,
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         deepspeed_logger.setLevel(logging.WARNING)
+        elements = sum(p.numel() for _, p in self._parameters)
         self.engine, *_ = deepspeed.initialize(
-            model=policy, optimizer=self.optimizer, config=_settings(self.stage, settings.grad_clip, elements)
+            model=policy, optimizer=self.optimizer, config=_settings(settings, elements, mixed=self.mixed)
         )
 
     @property
@@ -60,7 +80,7 @@ class Zero:
     def accumulation(self) -> AbstractContextManager[None]:
         """Encloses all backward calls of a step; in stages 1 and 2 gradients are reduced when it ends."""
         context: AbstractContextManager[None] = (
-            self.engine.coalesce_grad_reduction() if self.stage in (1, 2) else nullcontext()
+            self.engine.coalesce_grad_reduction() if self._coalesces else nullcontext()
         )
         return context
 
@@ -70,16 +90,24 @@ class Zero:
         self.engine.backward(loss * self.world)
 
     def step(self, lr: float) -> float:
-        """Clip by global norm, update the weights, clear the gradients. Returns the norm before clipping."""
+        """Clip by global norm, update the weights, clear the gradients. Returns the norm before clipping.
+
+        With a norm that is not finite DeepSpeed leaves the weights alone; infinity is returned.
+        """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
         if self.stage:
             self.engine.step()
-            return float(self.engine.get_global_grad_norm())
+            norm = float(self.engine.get_global_grad_norm())
+            return norm if norm >= 0 else float("inf")  # it says -1 where it skips no step
         # Plain DeepSpeed clips without telling the norm, so at stage 0 it is not asked to clip.
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.grad_clip or float("inf"))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.grad_clip or float("inf")))
+        if self._masters is not None:
+            self._masters.take_gradients()
         self.engine.step()
-        return float(norm)
+        if self._masters is not None:
+            self._masters.write_back()
+        return norm
 
     def weights(self) -> Iterator[list[tuple[str, Tensor]]]:
         """Buckets of (checkpoint name, whole parameter), tied ones once. Valid until the next; collective."""
@@ -87,22 +115,30 @@ class Zero:
             with self._whole(bucket):
                 yield [(name, parameter.detach()) for name, parameter in bucket]
 
-    def moments(self) -> Iterator[list[tuple[str, Tensor]]]:
-        """Buckets of (`name.exp_avg` | `name.exp_avg_sq`, whole tensor), after a first step; collective."""
-        for bucket in self._buckets():
-            yield [(f"{name}.{key}", self._moment(p, key)) for name, p in bucket for key in MOMENTS]
+    def states(self) -> Iterator[list[tuple[str, Tensor]]]:
+        """Buckets of (`name.exp_avg` | `name.exp_avg_sq` | `name.master`, whole float32 tensor); collective.
 
-    def restore_moments(self, moments: dict[str, Tensor]) -> None:
-        """Set the moments of the parameters named in `moments`. Needs an optimiser that has made a step."""
+        After a first step. Masters only where the weights are not float32.
+        """
+        for bucket in self._buckets():
+            yield [(f"{name}.{key}", self._state(p, key)) for name, p in bucket for key in self._keys]
+
+    def restore_states(self, states: dict[str, Tensor]) -> None:
+        """Set the states of the parameters named in `states`. Needs an optimiser that has made a step.
+
+        Of weights that are not float32 only the master is set: they must hold it rounded.
+        """
         for name, parameter in self._parameters:
-            for key in MOMENTS:
-                value = moments.get(f"{name}.{key}")
+            for key in self._keys:
+                value = states.get(f"{name}.{key}")
                 if value is None:
                     continue
-                if self.stage:
-                    safe_set_full_optimizer_state(parameter, value.to(self.device), key)
+                if not self.stage:
+                    self._state(parameter, key).copy_(value)
+                elif key == MASTER:
+                    safe_set_full_fp32_param(parameter, value.to(self.device))
                 else:
-                    self.optimizer.state[parameter][key].copy_(value)
+                    safe_set_full_optimizer_state(parameter, value.to(self.device), key)
 
     @property
     def updates(self) -> int:
@@ -117,11 +153,15 @@ class Zero:
     def close(self) -> None:
         self.engine.destroy()
 
-    def _moment(self, parameter: Parameter, key: str) -> Tensor:
-        moment: Tensor = (
-            safe_get_full_optimizer_state(parameter, key) if self.stage else self.optimizer.state[parameter][key]
-        )
-        return moment
+    def _state(self, parameter: Parameter, key: str) -> Tensor:
+        found: Tensor
+        if self.stage:
+            master = key == MASTER
+            found = safe_get_full_fp32_param(parameter) if master else safe_get_full_optimizer_state(parameter, key)
+            return found
+        stepped = parameter if self._masters is None else self._masters[parameter]
+        found = stepped.detach() if key == MASTER else self.optimizer.state[stepped][key]
+        return found
 
     def _buckets(self) -> Iterator[list[tuple[str, Parameter]]]:
         bucket: list[tuple[str, Parameter]] = []
@@ -142,20 +182,32 @@ class Zero:
         return context
 
 
-def _settings(stage: int, grad_clip: float, elements: int) -> dict[str, Any]:
+def _settings(settings: LearnerConfig, elements: int, *, mixed: bool) -> dict[str, Any]:
+    stage = settings.zero_stage
     bucket = max(1, min(elements, BUCKET))
+    on_gpu = get_accelerator().device_name() != "cpu"
+    zero = {
+        "stage": 1 if mixed and stage == 2 else stage,
+        # Stages 1 and 2 reduce when no backward is left that it could overlap with.
+        "overlap_comm": on_gpu and stage == 3,
+        "reduce_bucket_size": bucket,
+        **({"stage3_prefetch_bucket_size": bucket} if stage == 3 else {}),
+        **({"offload_optimizer": {"device": "cpu", "pin_memory": on_gpu}} if settings.offload_optimizer else {}),
+    }
+    precision = {
+        "bf16": {"enabled": True, "immediate_grad_update": True},  # else a second copy of all gradients
+        "data_types": {"grad_accum_dtype": "fp32"},
+        "communication_data_type": "fp32",  # or the sums over micro-batches would be rounded before that over ranks
+    }
     return {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,  # where a step ends is said explicitly (Zero.backward)
-        "gradient_clipping": grad_clip if stage else 0.0,
+        "gradient_clipping": settings.grad_clip if stage else 0.0,
         "steps_per_print": 1 << 62,
         "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": stage,
-            "overlap_comm": False,
-            "reduce_bucket_size": bucket,
-            **({"stage3_prefetch_bucket_size": bucket} if stage == 3 else {}),
-        },
+        "zero_force_ds_cpu_optimizer": False,  # torch's fused AdamW is as good on a CPU and needs no compiler
+        "zero_optimization": zero,
+        **(precision if mixed and stage else {}),
     }
 
 
