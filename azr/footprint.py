@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from azr.memory import GIB, WIDTHS, entropy, mask, reference, snapshots, staged, states, update
+from azr.memory import GIB, WIDTHS, entropy, float32_head, mask, offloaded, reference, snapshots, staged, states, update
 from azr.model_folder import Shape
 from azr.part import CPUS
 from common.config import Config
@@ -92,7 +92,7 @@ def _trainers(config: Config, shape: Shape, gpu: bool) -> tuple[Process, ...]:
     weights = shape.parameters * _width(config)
     more = max(0, learner.ranks * weights - snapshots(shape.parameters, _width(config)))
     rest = learner.ranks - 1
-    host = TRAINER + CUDA_HOST + (more // rest if rest else 0)
+    host = TRAINER + CUDA_HOST + (more // rest if rest else 0) + _offloaded(config, shape)
     others = Process("trainer", rest, host, cores, "host sides of the other ranks; all read the model at first")
     return (first, others) if rest else (first,)
 
@@ -110,21 +110,34 @@ def trainer_memory(config: Config, shape: Shape) -> int:
     learner = config.learner
     push = snapshots(shape.parameters, _width(config))
     if on_gpus(config):
-        return TRAINER + CUDA_HOST + push
+        return TRAINER + CUDA_HOST + push + _offloaded(config, shape)
     per_token = _ACTIVATIONS * shape.layers * shape.hidden + _LOGITS * shape.vocabulary
-    sizes = (shape.parameters, learner.zero_stage, learner.ranks, NUMBER)
+    width = _width(config)
+    sizes = (shape.parameters, learner.zero_stage, learner.ranks, width)
     backward = learner.micro_batch_tokens * per_token * NUMBER
     backward += sum(term.bytes for term in entropy(shape, learner.micro_batch_tokens, learner.entropy_bonus))
     backward += sum(term.bytes for term in mask(learner.micro_batch_tokens, NUMBER, shared=learner.share_prompts))
-    held = (*states(*sizes), *reference(shape.parameters, learner.kl))
-    return TRAINER + sum(term.bytes for term in held) + max(backward, update(*sizes)[0]) + push
+    backward += sum(term.bytes for term in float32_head(shape, width, computed=learner.head_float32))
+    offload = learner.offload_optimizer
+    held = (*states(*sizes, offload=offload), *reference(shape.parameters, learner.kl))
+    together = TRAINER + sum(term.bytes for term in held) + max(backward, update(*sizes, offload=offload)[0]) + push
+    return together + _offloaded(config, shape)
 
 
 def checkpoint_bytes(config: Config, shape: Shape) -> int:
-    """On disk at most: those kept and the one being written; weights and both AdamW moments, these in float32."""
+    """On disk at most: those kept and the one being written; weights, and in float32 AdamW moments and masters."""
     if not config.learner.trainers:
         return 0
-    return (config.learner.keep_checkpoints + 1) * (_width(config) + 2 * NUMBER) * shape.parameters
+    width = _width(config)
+    states = (2 if width == NUMBER else 3) * NUMBER
+    return (config.learner.keep_checkpoints + 1) * (width + states) * shape.parameters
+
+
+def _offloaded(config: Config, shape: Shape) -> int:
+    """Host memory of a trainer rank for what is offloaded from its device; on a CPU it is all the same memory."""
+    learner = config.learner
+    sizes = (shape.parameters, learner.zero_stage, learner.ranks, _width(config))
+    return sum(term.bytes for term in offloaded(*sizes)) if learner.offload_optimizer else 0
 
 
 def requested_cpus(config: Config) -> float:

@@ -1,5 +1,8 @@
 """What is reported about one training step: sums over answer tokens, kept by staleness, reduced over ranks once.
 
+Sums stay on the device and come to the host in one transfer at the end: asking for a number sooner would make the host
+wait for all work that is queued. So phases are timed on the host's clock, and on a GPU what one phase has queued may be
+waited for in the next; their sum is that of the step.
 Invariant: every rank adds at least one micro-batch, so all ranks reduce the same names in the same order.
 """
 
@@ -62,7 +65,7 @@ class StepMetrics:
             "log_ratio_mean": (new - old).abs(),
             **{name: value.double() for name, value in statistics.items()},
         }
-        bucket = torch.bucketize(staleness, torch.tensor(_UP_TO, device=loss.device))
+        bucket = torch.stack([staleness > most for most in _UP_TO]).sum(0)
         member = (bucket[:, None] == torch.arange(len(BUCKETS), device=loss.device)) & (sequences > 0)  # [N, BUCKETS]
         for name, value in tokens.items():
             self._tokens[name] = self._tokens.get(name, 0.0) + value @ member.double()
@@ -86,6 +89,8 @@ class StepMetrics:
         most = torch.cat([self._peaks.flatten(), seconds])
         dist.all_reduce(sums)
         dist.all_reduce(most, op=dist.ReduceOp.MAX)
+        together = torch.cat([sums, most]).cpu()
+        sums, most = together[: len(sums)], together[len(sums) :]
         count = len(names) * len(BUCKETS)
         by_bucket = dict(zip(names, sums[:count].view(len(names), -1), strict=True))
         peaks = most[: self._peaks.numel()].view_as(self._peaks)

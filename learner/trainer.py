@@ -2,12 +2,13 @@
 
 Invariants: `step` applies the gradient of Σ over all micro-batches of all ranks of Σ_s weights[s] · Σ_t
 loss_t, whatever the division into micro-batches and ranks, at once or, by `Share.updates`, in several optimiser steps;
-the learning rate depends on the number of the batch alone; with one torch thread equal shares give bit-equal metrics
-and weights.
+the learning rate depends on the number of the batch alone; on a CPU with one torch thread equal shares give bit-equal
+metrics and weights, in float32 and in bfloat16.
 All methods but `close` are collective: every rank calls them in the same order, `step` with equally many
-micro-batches.
-Not guaranteed: a rank that dies inside a collective leaves the others waiting until
-COLLECTIVE_TIMEOUT; whoever placed the ranks watches them and stops the rest.
+micro-batches. Between calls no collective is under way, so a rank may wait for its share as long as it likes.
+Not guaranteed: on a GPU two runs differ in the last digits, since attention and sums over indices add in the order in
+which threads happen to come; a rank that dies inside a collective leaves the others waiting until COLLECTIVE_TIMEOUT:
+whoever placed the ranks watches them and stops the rest.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ from common.errors import ConfigError, PartFailed
 from common.learner import LearnerConfig
 from common.types import Float32Array, Int32Array, MicroBatch, Share
 from learner import checkpoint, policy
-from learner.device import copied_to_host, finish
 from learner.drift import DriftWatch
+from learner.host_copy import finish, host_copy
 from learner.objective import PADDING, Objective
 from learner.step_metrics import StepMetrics
 from learner.zero import Zero, skip_shared_memory_op
@@ -125,7 +126,7 @@ class Trainer:
         held: list[tuple[str, Tensor]] = []
         for bucket in self.zero.weights():
             if self.rank == 0:
-                held += [(name, copied_to_host(tensor)) for name, tensor in bucket]
+                held += [(name, host_copy(tensor)) for name, tensor in bucket]
         finish(self.zero.device)
         return held
 
