@@ -88,6 +88,7 @@ def learner(config: Config, model: Architecture) -> Need:
         (
             *states(shape.parameters, stage, ranks, width, offload=offload),
             *reference(shape.parameters, settings.kl),
+            *([_largest(shape, width)] if offload and stage < 3 else ()),
             Term("reserve", GPU_RESERVE, "an allowance"),
         ),
         (
@@ -151,6 +152,11 @@ def update(parameters: int, stage: int, ranks: int, width: int, *, offload: bool
     return -(
         -GRADIENT * parameters // ranks
     ), f"{GRADIENT} B x {parameters:,} / {ranks} ranks, gradients of a rank as one"
+
+
+def _largest(shape: Shape, width: int) -> Term:
+    """The buffer through which DeepSpeed takes gradients to the host at stages 1 and 2."""
+    return Term("largest gradient", width * shape.vocabulary * shape.hidden, f"{width} B x the embedding")
 
 
 def _per_parameter(name: str, size: int, parameters: int, over: int) -> Term:

@@ -117,7 +117,6 @@ KINDS: list[tuple[int, dict[str, Any]]] = [
     (1, {}),
     (2, {}),
     (3, {}),
-    (1, {"offload_optimizer": True}),
     (2, {"offload_optimizer": True}),
     (3, {"offload_optimizer": True}),
 ]
@@ -160,7 +159,7 @@ def test_stages_agree(runs: Runs, start: dict[str, Any], stage: int, changes: di
     assert_agree(run.trained, runs(0).trained, start)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 3])
 def test_in_float32_offload_changes_nothing_but_the_order_of_sums(runs: Runs, stage: int) -> None:
     plain, offloaded = runs(stage, dtype="float32"), runs(stage, dtype="float32", offload_optimizer=True)
     lr = plain.config.learner.lr

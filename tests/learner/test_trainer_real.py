@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
+from common.cluster import ClusterConfig
 from common.config import Config, ModelConfig
 from common.errors import PartFailed
 from common.learner import LearnerConfig
@@ -359,6 +360,13 @@ def test_a_port_in_use_is_named(model: Path, tmp_path: Path) -> None:
         master = busy.getsockname()
         with pytest.raises(PartFailed, match=str(master[1])):
             Trainer(config_for(model, 0), rank=0, world=1, master=master, folder=tmp_path)
+
+
+def test_an_accelerator_other_than_that_of_the_placement_is_refused(model: Path, tmp_path: Path) -> None:
+    config = replace(config_for(model, 0), cluster=ClusterConfig(placement="disjoint"))
+    with pytest.raises(PartFailed, match="DeepSpeed chose cpu") as failure:
+        Trainer(config, rank=0, world=1, master=("127.0.0.1", 1), folder=tmp_path)
+    assert failure.value.hint.startswith("DS_ACCELERATOR=cuda")
 
 
 def test_an_incomplete_checkpoint_is_named(tmp_path: Path) -> None:
