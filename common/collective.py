@@ -90,7 +90,7 @@ def layout(metas: Sequence[TensorMeta]) -> tuple[list[int], int]:
     offsets, end = [], 0
     for meta in metas:
         offsets.append(end)
-        size = math.prod(meta.shape) * _dtype(meta).itemsize
+        size = math.prod(meta.shape) * dtype_of(meta).itemsize
         end += -(-size // ALIGNMENT) * ALIGNMENT
     return offsets, end
 
@@ -115,7 +115,7 @@ def unflatten(buffer: Tensor, metas: Sequence[TensorMeta]) -> Iterator[tuple[str
     if buffer.numel() != size:
         raise WeightTransferFailed(f"buffer has {buffer.numel()} bytes, its tensors need {size}")
     for meta, offset in zip(metas, offsets, strict=True):
-        dtype = _dtype(meta)
+        dtype = dtype_of(meta)
         end = offset + math.prod(meta.shape) * dtype.itemsize
         yield meta.name, buffer[offset:end].view(dtype).view(meta.shape)
 
@@ -125,7 +125,7 @@ def checksum(buffer: Tensor) -> str:
     return hashlib.blake2b(buffer.numpy().data, digest_size=8).hexdigest()
 
 
-def _dtype(meta: TensorMeta) -> torch.dtype:
+def dtype_of(meta: TensorMeta) -> torch.dtype:
     dtype = getattr(torch, meta.dtype, None)
     if not isinstance(dtype, torch.dtype):
         raise WeightTransferFailed(f"{meta.name} has unknown dtype {meta.dtype}")
