@@ -82,7 +82,7 @@ class AsyncEngine:
             await self._llm.pause_generation(mode="keep", clear_cache=recompute)
             self._version = version  # from here on nothing is sampled until the new weights are in
             await compat.delivered(self._llm, self._config.max_num_seqs)
-            loads = await self._llm.collective_rpc("load_staged", args=wire_form(staged))
+            loads = await self._llm.collective_rpc("load_staged", args=wire_form(staged, own_process=False))
             # Whoever got an answer meanwhile has taken it; requests that vLLM does not know have still to reach it.
             self._spans.commit(version, compat.sampled(self._llm))
             await self._llm.resume_generation()

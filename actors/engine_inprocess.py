@@ -214,7 +214,7 @@ class InProcessEngine:
 
     def _load(self, staged: Staged) -> CommitTimes:
         begin = time.perf_counter()
-        load: float = max(self._llm.collective_rpc("load_staged", args=wire_form(staged)))
+        load: float = max(self._llm.collective_rpc("load_staged", args=wire_form(staged, own_process=True)))
         if self._config.kv == "recompute":
             self._clear_cache()
         self._spans.commit(staged.version, compat.sampled(self._llm))

@@ -1,45 +1,61 @@
 """The receiving end of a push: one staging buffer per actor, filled by the collective while decoding goes on.
 
-The buffer is anonymous shared memory that every worker process of the engine maps by path, so one member per
-actor joins the group, however many workers its engine has. Nothing is left behind when the process dies.
+One member per actor joins the group, however many workers its engine has; they get at the buffer as actors/staging.py
+says. Nothing is left behind when the process dies. With weights.transport=ipc there is neither group nor buffer: the
+learner's own is looked at here, loaded from later, and stays what it is until the push is over.
 
 Invariants: metas are compared with the model before anything is joined or received; a version counts as
-staged only after its checksum agreed; nothing is received into a buffer that is being loaded; any failure
+staged only after its checksum agreed, if there is one; a delta patches only the version it was made against, and the
+checksum is that of the whole buffer; nothing is received into a buffer that is being loaded; any failure
 leaves the group, since its members may be out of step.
 Not guaranteed: that a receive stops when its caller is cancelled. It ends with the stage's timeout or `close`.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from common.collective import Group, checksum, layout
+from actors.staging import Buffer, DeviceBuffer, HostBuffer, Source, fields
+from common import device
+from common.checksum import checksum
+from common.collective import Group, layout
+from common.delta import patch, size_of, word_of
+from common.device import Device
 from common.errors import WeightTransferFailed
 from common.messages import Stage, TensorMeta
+from common.shipment import WHOLE, DeviceHandle
 
 
 @dataclass(frozen=True)
 class Staged:
     version: int
-    path: str  # of the buffer, for `map_buffer` in any process of this user on this machine
     tensors: tuple[TensorMeta, ...]
+    _buffer: Buffer | DeviceHandle
+
+    def source(self, *, own_process: bool) -> Source:
+        """For the worker that loads it."""
+        if isinstance(self._buffer, DeviceHandle):
+            return fields(self._buffer)
+        return self._buffer.source(own_process=own_process)
 
 
 class Receiver:
-    def __init__(self, schema: Mapping[str, TensorMeta]) -> None:
-        """`schema`: the tensors that the model consists of, by checkpoint name."""
-        self._schema = schema
+    def __init__(self, schema: Mapping[str, TensorMeta], gpu: Callable[[], Device] = device.current) -> None:
+        """`schema`: the tensors that the model consists of, by checkpoint name. `gpu` is asked only by transports that
+        need one."""
+        self._schema, self._gpu = schema, gpu
         self._lock = threading.Lock()
         self._group: Group | None = None
         self._epoch = -1
-        self._buffer: _Buffer | None = None
+        self._buffer: Buffer | None = None
+        self._form = ("", 0)  # transport and bytes of the buffer
+        self._content = WHOLE  # version in the buffer
         self._staged: Staged | None = None
 
     def receive(self, stage: Stage) -> None:
@@ -48,15 +64,12 @@ class Receiver:
             self._staged = None
             try:
                 check(stage.tensors, self._schema)
-                group = self._join(stage)
-                buffer = self._reserve(layout(stage.tensors)[1])
-                group.broadcast(buffer.bytes)
-                if checksum(buffer.bytes) != stage.checksum:
-                    raise WeightTransferFailed(f"checksum of version {stage.version} disagrees")
+                handle = stage.shipment.handle
+                buffer = self._look_at(handle, stage) if handle is not None else self._fill(stage)
             except WeightTransferFailed:
                 self.leave()
                 raise
-            self._staged = Staged(stage.version, buffer.path, stage.tensors)
+            self._staged = Staged(stage.version, stage.tensors, buffer)
 
     @contextmanager
     def loading(self, version: int) -> Iterator[Staged]:
@@ -82,23 +95,66 @@ class Receiver:
         self.leave()
         with self._lock:
             self._staged = None
-            if self._buffer is not None:
-                self._buffer.close()
-                self._buffer = None
+            self._drop_buffer()
+
+    def _look_at(self, handle: DeviceHandle, stage: Stage) -> DeviceHandle:
+        gpu = self._gpu()
+        with gpu.beside(), gpu.opened(handle) as mapped:
+            _verify(mapped, stage)
+        return handle
+
+    def _fill(self, stage: Stage) -> Buffer:
+        shipment = stage.shipment
+        buffer = self._reserve(shipment.transport, layout(stage.tensors)[1])
+        group = self._join(stage)
+        with self._beside(shipment.transport):
+            if shipment.base == WHOLE:
+                self._content = WHOLE
+                group.broadcast(buffer.bytes)
+            else:
+                self._patch(group, buffer.bytes, stage)
+            _verify(buffer.bytes, stage)
+        self._content = stage.version
+        return buffer
+
+    def _patch(self, group: Group, buffer: Tensor, stage: Stage) -> None:
+        shipment, held = stage.shipment, self._content
+        if held != shipment.base:
+            found = "no version" if held == WHOLE else f"version {held}"
+            raise WeightTransferFailed(f"a delta against version {shipment.base}, but {found} is here")
+        width = word_of(stage.tensors)
+        size = size_of(shipment.entries, width)
+        delta = self._gpu().empty(size) if shipment.transport == "nccl" else torch.empty(size, dtype=torch.uint8)
+        if size:
+            group.broadcast(delta)
+        self._content = WHOLE
+        try:
+            patch(buffer, shipment.entries, delta, width)
+        except ValueError as error:
+            raise WeightTransferFailed(f"version {stage.version}: {error}") from error
 
     def _join(self, stage: Stage) -> Group:
         if self._group is None or self._epoch != stage.epoch:
             self.leave()
-            self._group = Group.create(stage.host, stage.port, stage.rank, stage.world, stage.timeout)
+            transport = stage.shipment.transport
+            self._group = Group.create(stage.host, stage.port, stage.rank, stage.world, stage.timeout, transport)
             self._epoch = stage.epoch
         return self._group
 
-    def _reserve(self, size: int) -> _Buffer:
-        if self._buffer is None or self._buffer.bytes.numel() != size:
-            if self._buffer is not None:
-                self._buffer.close()
-            self._buffer = _Buffer(size)
+    def _reserve(self, transport: str, size: int) -> Buffer:
+        if self._buffer is None or self._form != (transport, size):
+            self._drop_buffer()
+            self._buffer = DeviceBuffer(size, self._gpu()) if transport == "nccl" else HostBuffer(size)
+            self._form = (transport, size)
         return self._buffer
+
+    def _drop_buffer(self) -> None:
+        buffer, self._buffer, self._content = self._buffer, None, WHOLE
+        if buffer is not None:
+            buffer.close()
+
+    def _beside(self, transport: str) -> AbstractContextManager[None]:
+        return self._gpu().beside() if transport == "nccl" else nullcontext()
 
 
 def check(tensors: tuple[TensorMeta, ...], schema: Mapping[str, TensorMeta]) -> None:
@@ -115,23 +171,9 @@ def check(tensors: tuple[TensorMeta, ...], schema: Mapping[str, TensorMeta]) -> 
         raise WeightTransferFailed("a tensor is sent twice")
 
 
-def map_buffer(path: str) -> torch.Tensor:
-    """The staging buffer at `path` as uint8 [bytes], shared with the process that owns it."""
-    fd = os.open(path, os.O_RDWR)
-    try:
-        return torch.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), dtype=torch.uint8)
-    finally:
-        os.close(fd)
-
-
-class _Buffer:
-    """Shared memory without a name, so that neither a crash nor the size of /dev/shm is a concern."""
-
-    def __init__(self, size: int) -> None:
-        self._fd = os.memfd_create("weights")
-        os.ftruncate(self._fd, size)
-        self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
-        self.bytes = torch.frombuffer(mmap.mmap(self._fd, size), dtype=torch.uint8)
-
-    def close(self) -> None:
-        os.close(self._fd)
+def _verify(buffer: Tensor, stage: Stage) -> None:
+    """Raises WeightTransferFailed if `buffer` has another size, or another checksum than one that was sent."""
+    if buffer.numel() != (size := layout(stage.tensors)[1]):
+        raise WeightTransferFailed(f"version {stage.version} has {buffer.numel()} bytes, its tensors need {size}")
+    if stage.checksum and checksum(buffer) != stage.checksum:
+        raise WeightTransferFailed(f"checksum of version {stage.version} disagrees")

@@ -19,7 +19,8 @@ import torch
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
-from actors.receiver import Staged, map_buffer
+from actors.receiver import Staged
+from actors.staging import Source, opened
 from common.collective import unflatten
 from common.config import ModelConfig
 from common.errors import PartFailed
@@ -41,9 +42,12 @@ def schema(model: ModelConfig) -> dict[str, TensorMeta]:
     }
 
 
-def wire_form(staged: Staged) -> tuple[str, list[tuple[str, str, list[int]]]]:
-    """Arguments of `WorkerExtension.load_staged`, in types that vLLM's message coder takes."""
-    return staged.path, [(meta.name, meta.dtype, list(meta.shape)) for meta in staged.tensors]
+def wire_form(staged: Staged, *, own_process: bool) -> tuple[Source, list[tuple[str, str, list[int]]]]:
+    """Arguments of `WorkerExtension.load_staged`, in types that vLLM's message coder takes if the worker is in another
+    process."""
+    return staged.source(own_process=own_process), [
+        (meta.name, meta.dtype, list(meta.shape)) for meta in staged.tensors
+    ]
 
 
 class WorkerExtension:
@@ -52,15 +56,17 @@ class WorkerExtension:
     vllm_config: VllmConfig
     model_runner: Any
 
-    def load_staged(self, path: str, tensors: Sequence[tuple[str, str, Sequence[int]]]) -> float:
-        """Replace all weights by those in the buffer at `path`; returns the seconds it took."""
+    def load_staged(self, source: Source, tensors: Sequence[tuple[str, str, Sequence[int]]]) -> float:
+        """Replace all weights by those in the buffer at `source`; returns the seconds it took."""
         begin = time.perf_counter()
         metas = [TensorMeta(name, dtype, tuple(shape)) for name, dtype, shape in tensors]
         model = self.model_runner.get_model()
-        with set_current_vllm_config(self.vllm_config):
+        with set_current_vllm_config(self.vllm_config), opened(source) as staged:
             initialize_layerwise_reload(model)
-            model.load_weights(unflatten(map_buffer(path), metas))
+            model.load_weights(unflatten(staged, metas))
             finalize_layerwise_reload(model, self.vllm_config.model_config)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # the buffer may change when this returns
         if self.vllm_config.model_config.hf_text_config.tie_word_embeddings:
             _repack(model)
         return time.perf_counter() - begin

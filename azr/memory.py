@@ -45,7 +45,7 @@ SOFTMAX = 12
 PROBABILITIES = 4
 GPU_RESERVE = 2 * GIB  # CUDA's context, buckets and other buffers of communication, fragmentation
 ENGINE_RESERVE = 4 * GIB  # the same, CUDA graphs, activations of a prefill, logits of the sampler
-VERSIONS = 3  # that the publisher keeps (learner/publisher.py, KEPT)
+VERSIONS = 3  # that the publisher keeps (learner/snapshots.py, KEPT)
 
 
 @dataclass(frozen=True, slots=True)

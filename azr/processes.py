@@ -25,11 +25,10 @@ from common.tally import Tally
 from common.transport import Client, Peer, Server
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from actors.engine import Engine
     from common.types import Float32Array
     from executor.shard import Shard
+    from learner.rank import Bucket
 
 ANALYSIS_GRACE = 5.0  # seconds for the figures of the last batches
 
@@ -298,18 +297,18 @@ class TrainerProcess(Process):
 
         client = self.network.client(intake, "trainer", self.rank, self.security, "intake")
         link.call(client.connect(self.config.cluster.start_timeout))
-        publisher = Publisher(client, own_address(), self.config.cluster.push_timeout)
+        probe = self._probe()
+        publisher = Publisher(client, own_address(), self.config.cluster.push_timeout, probe, self._sending())
         ledger = Ledger("start")
         reporter = Reporter(self.part, ledger, found(nvml()))
-        probe = self._probe()
         link.spawn(reporter.run(client.request))
         pushing = link.spawn(publisher.run()) if self.rank == 0 else None
         if pushing is not None:
             # A dead publisher would leave the ranks waiting for a version that never comes: end their line too.
             pushing.add_done_callback(lambda ended: link.spawn(client.close()) if ended.exception() else None)
 
-        def hold(version: int, weights: list[tuple[str, Tensor]], logprobs: list[Float32Array]) -> None:
-            publisher.hold(version, weights, probe, logprobs)
+        def hold(version: int, weights: Iterable[Bucket], logprobs: list[Float32Array]) -> None:
+            publisher.hold(version, self.trainer.tensors, weights, logprobs)
 
         def save(step: int) -> str:
             folders = self.folder / "checkpoints"
@@ -333,6 +332,14 @@ class TrainerProcess(Process):
         link.call(client.close())
         self.trainer.close()
         return steps
+
+    def _sending(self) -> Any:
+        from common.device import Cuda
+        from learner.publisher import Sending
+
+        carrier, weights = self.config.carrier, self.config.weights
+        gpu = None if carrier == "gloo" or self.rank else Cuda(self.trainer.zero.device)
+        return Sending(carrier, weights.delta, weights.checksum, gpu)
 
     def _probe(self) -> list[Any]:
         from actors.codec import Codec

@@ -2,8 +2,8 @@
 
 Multilinear hashing (Dietzfelbinger 1996; Thorup, arXiv 1504.06804): the sum over all 32-bit words v[i] of m[i] · v[i]
 modulo 2^64, with odd 64-bit multipliers that look random. Two buffers that differ by chance, in one word or in two that
-changed places, agree with a probability below 2^-32. Every row of WORDS words has the same multipliers; sums of rows are
-added with multipliers of their own, and so is the length.
+changed places, agree with a probability below 2^-32. Every row of WORDS words has the same multipliers; sums of rows
+are added with multipliers of their own, and so is the length.
 Not guaranteed: anything against somebody who wants two buffers to agree.
 """
 

@@ -27,6 +27,7 @@ from common.gpu_rules import gpu_rules
 from common.learner import LearnerConfig
 from common.staleness import StalenessConfig
 from common.types import STREAMS, TASK_TYPES, Kind, TaskType
+from common.weights import WeightsConfig
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
+    weights: WeightsConfig = field(default_factory=WeightsConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
@@ -177,6 +179,11 @@ class Config:
     def longest_micro_batch(self) -> int:
         """Tokens: a sequence longer than the budget has a micro-batch to itself."""
         return max(self.learner.micro_batch_tokens, self.engine.max_model_len)
+
+    @property
+    def carrier(self) -> str:
+        """How weights travel: gloo, nccl or ipc."""
+        return self.weights.carrier(self.cluster.placement, self.engine.actors)
 
     @property
     def digest(self) -> str:
@@ -259,6 +266,7 @@ def check(config: Config) -> None:
         *config.engine.rules,
         *config.learner.rules,
         *gpu_rules(config.cluster, config.engine, config.learner),
+        *config.weights.rules(config.cluster.placement, config.engine.actors),
     ]
     for holds, message in rules:
         if not holds:

@@ -1,4 +1,4 @@
-"""The elements of a flat buffer that changed since another one, as gaps and values: most of a push that need not travel.
+"""The elements of a flat buffer that differ from another one's, as gaps and values: what of a push has to travel.
 
 An entry is a gap, uint16, and a value, one word of the buffer: skip so many words, write the next one. A run of more
 than 65,535 unchanged words is bridged by entries that write what is there. Words are as wide as the narrowest number

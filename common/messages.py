@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from common import jobs, types
 from common.gpu_load import GpuLoad
 from common.push_span import PushSpan
+from common.shipment import BY_HOST_MEMORY, Shipment
 from common.types import Float32Array, Group, Int32Array, Lease, Share, Task, TaskType
 
 # -- handshake ---------------------------------------------------------------------------------------------------
@@ -146,8 +147,9 @@ class Stage:
     rank: int
     world: int
     tensors: tuple[TensorMeta, ...]
-    checksum: str
+    checksum: str  # of the whole buffer; empty: not compared
     timeout: float
+    shipment: Shipment = BY_HOST_MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +259,7 @@ class Offer:
     checksum: str
     probe: tuple[Int32Array, ...]
     probe_logprobs: tuple[Float32Array, ...]
+    shipment: Shipment = BY_HOST_MEMORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,12 +269,14 @@ class Declined:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The broadcast returned (or failed with `error`) → Ack."""
+    """The broadcast returned (or failed with `error`) → Ack. Of the `whole` bytes of the version `sent` travelled."""
 
     version: int
     epoch: int
     error: str = ""
     seconds: float = 0.0
+    sent: int = 0
+    whole: int = 0
 
 
 # -- analysis ----------------------------------------------------------------------------------------------------

@@ -55,6 +55,8 @@ def step_row(
     if pushes:
         push = pushes[-1]
         row["push/stage"] = push.stage
+        row["push/bytes"] = push.sent
+        row["push/share"] = push.sent / push.whole if push.whole else 1.0
         row["push/pause"] = max(push.pauses, default=0.0)
         row["push/load"] = max(push.loads, default=0.0)
         row["push/probe_difference"] = push.probe_difference

@@ -1,8 +1,12 @@
 """The sending end of a weight push, beside trainer rank 0.
 
-It holds the newest snapshots, down to the version in force, and broadcasts what the intake asks for on a thread, so a
-training step may run meanwhile: the snapshot is a copy. Each epoch has its own group; a broken one is
-dropped and the intake asks again.
+It takes what learner/snapshots.py holds and the intake asks for, and broadcasts it on a thread, so a training step may
+run meanwhile. Each epoch has its own group; a broken one is dropped and the intake asks again.
+
+What travels is the whole buffer, or with weights.delta what changed since the version that the same group received
+last, if that is less; over ipc nothing does, and the handle of the buffer goes with the offer.
+Invariant: a buffer that was offered stays as it is until the intake asks for the next push, which it does only when all
+engines have loaded this one or left.
 """
 
 from __future__ import annotations
@@ -11,58 +15,89 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
 from common import messages as m
-from common.collective import Door, Group, checksum, flatten
+from common.checksum import checksum
+from common.collective import Door, Group
+from common.delta import encode, word_of
+from common.device import Device
 from common.errors import WeightTransferFailed
+from common.shipment import WHOLE, DeviceHandle, Shipment
 from common.types import Float32Array, Int32Array
+from learner.snapshots import KEPT, Buckets, DeviceSnapshots, HostSnapshots, Snapshots
 
 log = logging.getLogger(__name__)
-
-KEPT = 3  # while v is in force the trainer gets as far as v + 2, and an engine that joins may need any of the three
 
 
 class Requests(Protocol):
     async def request(self, message: object) -> object: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """`transport`: gloo, nccl or ipc; the others as in common/weights.py. `gpu`: where the learner's weights are, for
+    nccl and ipc."""
+
+    transport: str = "gloo"
+    delta: bool = False
+    checksum: bool = True
+    gpu: Device | None = None
+
+
+HOST_MEMORY = Sending()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class Snapshot:
-    """Weights of one version as a flat buffer, with the learner's own view of the probe."""
+class _Probed:
+    """The learner's own view of a version."""
 
     tensors: tuple[m.TensorMeta, ...]
-    buffer: Tensor
+    logprobs: tuple[Float32Array, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Parcel:
+    """What a push sends, of a buffer with so many bytes and this checksum."""
+
+    shipment: Shipment
+    sent: Tensor | None
+    whole: int
     checksum: str
-    probe: tuple[Int32Array, ...]
-    probe_logprobs: tuple[Float32Array, ...]
 
 
 class Publisher:
     """`hold` is called from the training thread; `run` on the link's loop until the intake says stop."""
 
-    def __init__(self, client: Requests, host: str, timeout: float) -> None:
-        self._client, self._host, self._timeout = client, host, timeout
-        self._held: dict[int, Snapshot] = {}
+    def __init__(
+        self,
+        client: Requests,
+        host: str,
+        timeout: float,
+        probe: Sequence[Int32Array],
+        sending: Sending = HOST_MEMORY,
+    ) -> None:
+        self._client, self._host, self._timeout, self._sending = client, host, timeout, sending
+        self._probe = tuple(probe)
+        self._gpu = sending.gpu
+        self._snapshots: Snapshots = HostSnapshots() if self._gpu is None else DeviceSnapshots(self._gpu)
+        self._held: dict[int, _Probed] = {}
+        self._checksums: dict[int, str] = {}
+        self._handles: dict[int, DeviceHandle] = {}  # by address
         self._epoch = -1
         self._group: Group | None = None
+        self._received = WHOLE  # version that the group holds
 
     def hold(
-        self,
-        version: int,
-        weights: Sequence[tuple[str, Tensor]],
-        probe: Sequence[Int32Array],
-        probe_logprobs: Sequence[Float32Array],
+        self, version: int, tensors: Sequence[m.TensorMeta], buckets: Buckets, probe_logprobs: Sequence[Float32Array]
     ) -> None:
-        """Keep a copy of `weights` for pushes of `version`."""
-        tensors, buffer = flatten(weights)
-        held = {
-            **self._held,
-            version: Snapshot(tensors, buffer, checksum(buffer), tuple(probe), tuple(probe_logprobs)),
-        }
+        """Keep a copy of the weights in `buckets`, each read before the next is asked for, for pushes of `version`."""
+        self._snapshots.hold(version, tensors, buckets)
+        held = {**self._held, version: _Probed(tuple(tensors), tuple(probe_logprobs))}
         self._held = {v: held[v] for v in sorted(held)[-KEPT:]}
 
     async def run(self) -> None:
@@ -77,44 +112,88 @@ class Publisher:
             self._drop_group()
 
     async def _push(self, push: m.Push) -> None:
-        snapshot = self._held[push.version]
         began = time.monotonic()
-        error = ""
+        error, sent, whole = "", 0, 0
         try:
             enter: Callable[[], Group] | None = None
             port = 0
             if push.epoch != self._epoch:
                 self._drop_group()
-                door = await asyncio.to_thread(Door, self._host, push.world, self._timeout)
+            parcel = await asyncio.to_thread(self._pack, push.version)
+            sent, whole = 0 if parcel.sent is None else parcel.sent.numel(), parcel.whole
+            if self._group is None and parcel.shipment.handle is None:
+                door = await asyncio.to_thread(Door, self._host, push.world, self._timeout, self._sending.transport)
                 enter, port = door.enter, door.port
+            held = self._held[push.version]
             offer = m.Offer(
                 push.version,
                 push.epoch,
                 self._host,
                 port,
-                snapshot.tensors,
-                snapshot.checksum,
-                snapshot.probe,
-                snapshot.probe_logprobs,
+                held.tensors,
+                parcel.checksum,
+                self._probe,
+                held.logprobs,
+                parcel.shipment,
             )
             if isinstance(await self._client.request(offer), m.Declined):
                 log.warning("push of version %d: nobody waits for it", push.version)
                 self._drop_group()
                 return
-            await asyncio.to_thread(self._broadcast, push.epoch, enter, snapshot.buffer)
+            if parcel.sent is not None:
+                await asyncio.to_thread(self._broadcast, push, enter, parcel.sent)
         except WeightTransferFailed as failure:
             log.warning("push of version %d: %s", push.version, failure)
             self._drop_group()
             error = str(failure)
-        await self._client.request(m.Published(push.version, push.epoch, error, time.monotonic() - began))
+        seconds = time.monotonic() - began
+        await self._client.request(m.Published(push.version, push.epoch, error, seconds, sent, whole))
 
-    def _broadcast(self, epoch: int, enter: Callable[[], Group] | None, buffer: Tensor) -> None:
+    def _pack(self, version: int) -> _Parcel:
+        """Lends the buffers, and computes the checksum when a version is first asked for."""
+        held = self._held[version]
+        base = self._received if self._group is not None and self._sending.delta else WHOLE
+        buffer, before = self._snapshots.lend(version, base)
+        with self._beside():
+            if self._sending.checksum and version not in self._checksums:
+                self._checksums[version] = checksum(buffer)
+            made = None
+            if before is not None:
+                try:
+                    made = encode(before, buffer, word_of(held.tensors))
+                finally:
+                    if base != version:
+                        self._snapshots.give_back(base)
+        digest = self._checksums.get(version, "")
+        transport, whole = self._sending.transport, buffer.numel()
+        if transport == "ipc":
+            return _Parcel(Shipment(transport, handle=self._handle(buffer)), None, whole, digest)
+        if made is None:
+            return _Parcel(Shipment(transport), buffer, whole, digest)
+        entries, delta = made
+        return _Parcel(Shipment(transport, base, entries), delta, whole, digest)
+
+    def _broadcast(self, push: m.Push, enter: Callable[[], Group] | None, sent: Tensor) -> None:
         if enter is not None:
-            self._group, self._epoch = enter(), epoch
+            self._group, self._epoch = enter(), push.epoch
         assert self._group is not None
-        self._group.broadcast(buffer)
+        with self._beside():
+            if sent.numel():
+                self._group.broadcast(sent)
+        self._received = push.version
+
+    def _handle(self, buffer: Tensor) -> DeviceHandle:
+        """Of a buffer that is there for good."""
+        assert self._gpu is not None
+        address = buffer.data_ptr()
+        if address not in self._handles:
+            self._handles[address] = self._gpu.share(buffer)
+        return self._handles[address]
+
+    def _beside(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._gpu is None else self._gpu.beside()
 
     def _drop_group(self) -> None:
         if self._group is not None:
             self._group.close()
-        self._group, self._epoch = None, -1
+        self._group, self._epoch, self._received = None, -1, WHOLE

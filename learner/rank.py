@@ -7,7 +7,7 @@ everything between two shares is collective in the same order.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -17,6 +17,8 @@ from common.ledger import Ledger
 from common.types import Float32Array, Int32Array, Share
 
 Request = Callable[[object], object]
+Bucket = Sequence[tuple[str, Tensor]]
+Hold = Callable[[int, Iterable[Bucket], list[Float32Array]], None]
 
 
 class Learner(Protocol):
@@ -24,7 +26,7 @@ class Learner(Protocol):
 
     def step(self, share: Share) -> dict[str, float]: ...
 
-    def snapshot(self) -> list[tuple[str, Tensor]]: ...
+    def weights(self) -> Iterable[Bucket]: ...
 
     def score(self, sequences: Sequence[Int32Array]) -> list[Float32Array]: ...
 
@@ -34,15 +36,15 @@ def train(
     first_step: int,
     learner: Learner,
     request: Request,
-    hold: Callable[[int, list[tuple[str, Tensor]], list[Float32Array]], None],
+    hold: Hold,
     save: Callable[[int], str],
     probe: Sequence[Int32Array],
     ledger: Ledger,
 ) -> int:
     """Train from `first_step` until the intake says the run is over. Returns the number of batches trained.
 
-    `hold(version, weights, probe log-probs)` keeps a version ready for pushes on rank 0; `save(step)` writes the
-    checkpoint of `step` batches and returns its path.
+    `hold(version, buckets of weights, probe log-probs)` keeps a version ready for pushes on rank 0, and reads each
+    bucket before it asks for the next; `save(step)` writes the checkpoint of `step` batches and returns its path.
     """
     step = first_step
     _hold(step, rank, learner, hold, probe, ledger)
@@ -71,11 +73,13 @@ def _hold(
     version: int,
     rank: int,
     learner: Learner,
-    hold: Callable[[int, list[tuple[str, Tensor]], list[Float32Array]], None],
+    hold: Hold,
     probe: Sequence[Int32Array],
     ledger: Ledger,
 ) -> None:
     ledger.enter("snapshot")
-    weights, logprobs = learner.snapshot(), learner.score(probe)
+    logprobs, weights = learner.score(probe), learner.weights()
     if rank == 0:
         hold(version, weights, logprobs)
+    for _ in weights:
+        pass  # gathering is collective

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from itertools import accumulate, pairwise
@@ -31,6 +31,7 @@ from torch import Tensor
 from common.config import Config
 from common.errors import ConfigError, PartFailed
 from common.learner import LearnerConfig
+from common.messages import TensorMeta
 from common.types import Float32Array, Int32Array, MicroBatch, Share
 from learner import checkpoint, policy
 from learner.drift import DriftWatch
@@ -120,6 +121,15 @@ class Trainer:
         """Log-probs of tokens 1… of each sequence, float32 [len − 1], under the weights as they are."""
         limit = self.config.learner.micro_batch_tokens
         return policy.score(self.zero, sequences, tokens=limit, device=self.zero.device)
+
+    @property
+    def tensors(self) -> tuple[TensorMeta, ...]:
+        """What an engine gets of all that `weights` yields."""
+        return tuple(TensorMeta(name, self.config.model.dtype, shape) for name, shape in self.zero.shapes())
+
+    def weights(self) -> Iterator[list[tuple[str, Tensor]]]:
+        """All parameters where they are trained, a bucket at a time, valid until the next; collective to its end."""
+        return self.zero.weights()
 
     def snapshot(self) -> list[tuple[str, Tensor]]:
         """Copies in host memory of all parameters by checkpoint name, tied ones once. Empty on ranks > 0."""

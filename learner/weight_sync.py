@@ -52,6 +52,8 @@ class PushRecord:
     version: int
     engines: int  # members of the group, those that served the version already included
     stage: float = 0.0
+    sent: int = 0  # bytes that travelled to each member,
+    whole: int = 0  # of so many
     pauses: list[float] = field(default_factory=list)
     loads: list[float] = field(default_factory=list)
     probe_difference: float = 0.0
@@ -249,14 +251,16 @@ class WeightSync:
             await self._notify(
                 index,
                 Stage(offer.epoch, version, offer.host, offer.port, rank, 1 + len(members),
-                      offer.tensors, offer.checksum, self._timeout),
+                      offer.tensors, offer.checksum, self._timeout, offer.shipment),
             )  # fmt: skip
         published = await self._within(self._published)
         broken = "the publisher did not answer" if published is None else published.error
         unstaged = {index: error for index, e in engines.items() if (error := await self._staging(e))}
-        if not broken and not unstaged:
+        if published is not None and not broken and not unstaged:
             self._abandoned = 0
-            return await self._commit(version, offer, engines, self._clock.now() - began)
+            stage = self._clock.now() - began
+            record = PushRecord(version, len(engines), stage, published.sent, published.whole)
+            return await self._commit(record, offer, engines)
         why = "; ".join(filter(None, [broken, *unstaged.values()]))
         log.warning("push of version %d abandoned: %s", version, why)
         self._group = frozenset()
@@ -276,8 +280,8 @@ class WeightSync:
         engine.failures = engine.failures + 1 if error else 0
         return NO_ANSWER if error is None else error
 
-    async def _commit(self, version: int, offer: Offer, engines: dict[int, _Engine], stage: float) -> bool:
-        record = PushRecord(version, len(engines), stage)
+    async def _commit(self, record: PushRecord, offer: Offer, engines: dict[int, _Engine]) -> bool:
+        version = record.version
         loading = {index: e for index, e in engines.items() if e.committed != version and not e.gone}
         self._loading = loading
         for index in loading:

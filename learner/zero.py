@@ -115,6 +115,10 @@ class Zero:
             with self._whole(bucket):
                 yield [(name, parameter.detach()) for name, parameter in bucket]
 
+    def shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """(checkpoint name, whole shape) of all that `weights` yields, in its order."""
+        return ((name, tuple(getattr(p, "ds_shape", p.shape))) for name, p in self._parameters)
+
     def states(self) -> Iterator[list[tuple[str, Tensor]]]:
         """Buckets of (`name.exp_avg` | `name.exp_avg_sq` | `name.master`, whole float32 tensor); collective.
 

@@ -11,7 +11,8 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from actors.engine import Completion, Engine, StageTimes
-from common.collective import Door, checksum, flatten
+from common.checksum import checksum
+from common.collective import Door, flatten
 from common.messages import Stage, TensorMeta
 from common.types import Float32Array, Int32Array
 

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from actors.engine import Engine, create, environment
-from common.collective import checksum, flatten
+from common.checksum import checksum
+from common.collective import flatten
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed, WeightTransferFailed

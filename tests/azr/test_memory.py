@@ -33,7 +33,7 @@ from azr.memory import (
 from azr.model_folder import Shape
 from common.config import Config, load
 from common.errors import PartFailed
-from learner.publisher import KEPT
+from learner.snapshots import KEPT
 
 SMALL = Architecture(
     Shape(parameters=0, layers=2, hidden=64, heads=4, kv_heads=2, head_dim=16, vocabulary=100, positions=64), 160

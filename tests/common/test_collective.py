@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from common.collective import Door, Group, checksum, flatten, layout, unflatten
+from common.checksum import checksum
+from common.collective import Door, Group, flatten, layout, unflatten
 from common.errors import WeightTransferFailed
 from common.messages import TensorMeta
 

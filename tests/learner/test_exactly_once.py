@@ -32,9 +32,9 @@ from common.config import Config, EvalConfig
 from common.errors import WireError
 from common.transport import Peer
 from common.types import Group, Kind, Lease, MicroBatch, Share
-from learner.publisher import KEPT
 from learner.resume_point import latest_checkpoint
 from learner.settlement import settle
+from learner.snapshots import KEPT
 from learner.task_book import TaskBook
 from tests.fakes.death import Death
 from tests.fakes.groups import a_task, fulfil

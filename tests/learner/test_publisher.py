@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from common import messages as m
-from common.collective import Group, checksum, layout, unflatten
+from common.checksum import checksum
+from common.collective import Group, flatten, layout, unflatten
 from common.errors import WeightTransferFailed
-from learner.publisher import KEPT, Publisher
+from learner.publisher import HOST_MEMORY, Publisher, Sending
+from learner.snapshots import KEPT
 from tests.fakes.intake import SAFETY_NET
 
 HOST = "127.0.0.1"
@@ -53,14 +55,17 @@ class Line:
 class Running:
     """A publisher that runs."""
 
-    def __init__(self, timeout: float = TIMEOUT) -> None:
+    def __init__(self, timeout: float = TIMEOUT, sending: Sending = HOST_MEMORY) -> None:
         self.line = Line()
-        self.publisher = Publisher(self.line, HOST, timeout)
+        self.publisher = Publisher(self.line, HOST, timeout, PROBE, sending)
         self.run = asyncio.create_task(self.publisher.run())
 
     def hold(self, version: int, size: int = 5) -> None:
-        logprobs = [np.full(3, version, np.float32)]
-        self.publisher.hold(version, weights(version, size), PROBE, logprobs)
+        self.keep(version, weights(version, size))
+
+    def keep(self, version: int, tensors: Sequence[tuple[str, torch.Tensor]]) -> None:
+        metas, _ = flatten(tensors)
+        self.publisher.hold(version, metas, ([pair] for pair in tensors), [np.full(3, version, np.float32)])
 
     async def stop(self) -> None:
         await self.line.pushes.put(m.Push(-1, -1, 0, stop=True))
@@ -183,7 +188,7 @@ async def test_a_group_that_nobody_joins_is_an_error_and_not_the_end() -> None:
 
 async def test_what_is_held_is_a_copy(running: Running) -> None:
     tensors = weights(1)
-    running.publisher.hold(1, tensors, PROBE, [np.zeros(3, np.float32)])
+    running.keep(1, tensors)
     for _, tensor in tensors:
         tensor.zero_()
     offer = await running.line.offer(1, epoch=1, world=2)

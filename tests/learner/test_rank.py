@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ import torch
 from common import messages as m
 from common.ledger import Ledger
 from common.types import Float32Array, Int32Array, Share
-from learner.rank import train
+from learner.rank import Bucket, train
 
 PROBE = [np.arange(3, dtype=np.int32)]
+GATHERED = ("gather v", "gather w")
 
 
 class Diary:
@@ -22,7 +23,7 @@ class Diary:
         self.did: list[str] = []
         self.states: list[str] = []
         self.done: list[m.StepDone] = []
-        self.held: dict[int, tuple[float, list[float]]] = {}
+        self.held: dict[int, tuple[list[float], list[float]]] = {}
         self._last, self._save = last, save or set()
         self._trained = first
         self.ledger = Ledger()
@@ -33,9 +34,10 @@ class Diary:
         self._trained = share.step + 1
         return {"loss": float(share.step)}
 
-    def snapshot(self) -> list[tuple[str, torch.Tensor]]:
-        self._note("snapshot")
-        return [("w", torch.tensor([float(self._trained)]))]
+    def weights(self) -> Iterator[Bucket]:
+        for name in ("v", "w"):
+            self._note(f"gather {name}")
+            yield [(name, torch.tensor([float(self._trained)]))]
 
     def score(self, sequences: Sequence[Int32Array]) -> list[Float32Array]:
         self._note("score")
@@ -59,9 +61,10 @@ class Diary:
         self._note(f"save {step}")
         return f"checkpoints/{step}"
 
-    def hold(self, version: int, weights: list[tuple[str, torch.Tensor]], logprobs: list[Float32Array]) -> None:
+    def hold(self, version: int, weights: Iterable[Bucket], logprobs: list[Float32Array]) -> None:
         self._note(f"hold {version}")
-        self.held[version] = (weights[0][1].item(), logprobs[0].tolist())
+        values = [tensor.item() for bucket in weights for _, tensor in bucket]
+        self.held[version] = (values, logprobs[0].tolist())
 
     def _note(self, what: str) -> None:
         self.did.append(what)
@@ -75,11 +78,11 @@ def test_rank_0_holds_a_version_before_it_says_that_the_step_is_done() -> None:
     diary = Diary(0, 2, save={2})
     assert diary.train(0, 0) == 2
     assert diary.did == [
-        *("snapshot", "score", "hold 0", "want 0/0"),
-        *("step 0", "snapshot", "score", "hold 1", "done 0", "want 0/1"),
-        *("step 1", "snapshot", "score", "hold 2", "done 1", "save 2", "saved 2 at checkpoints/2", "want 0/2"),
+        *("score", "hold 0", *GATHERED, "want 0/0"),
+        *("step 0", "score", "hold 1", *GATHERED, "done 0", "want 0/1"),
+        *("step 1", "score", "hold 2", *GATHERED, "done 1", "save 2", "saved 2 at checkpoints/2", "want 0/2"),
     ]
-    assert diary.held == {v: (float(v), [float(v)] * 2) for v in range(3)}
+    assert diary.held == {v: ([float(v)] * 2, [float(v)] * 2) for v in range(3)}
     assert [(d.step, d.metrics) for d in diary.done] == [(0, {"loss": 0.0}), (1, {"loss": 1.0})]
 
 
@@ -87,9 +90,9 @@ def test_other_ranks_do_the_same_collectives_and_report_nothing() -> None:
     diary = Diary(0, 2, save={2})
     assert diary.train(1, 0) == 2
     assert diary.did == [
-        *("snapshot", "score", "want 1/0"),
-        *("step 0", "snapshot", "score", "want 1/1"),
-        *("step 1", "snapshot", "score", "save 2", "want 1/2"),
+        *("score", *GATHERED, "want 1/0"),
+        *("step 0", "score", *GATHERED, "want 1/1"),
+        *("step 1", "score", *GATHERED, "save 2", "want 1/2"),
     ]
     assert diary.held == {} and diary.done == []
 
@@ -99,13 +102,13 @@ def test_a_resumed_run_goes_on_at_its_checkpoint() -> None:
     assert diary.train(0, 5) == 6
     assert list(diary.held) == [5, 6]
     assert [d.step for d in diary.done] == [5]
-    assert diary.did[3] == "want 0/5"
+    assert diary.did[4] == "want 0/5"
 
 
 def test_a_run_that_is_over_trains_nothing() -> None:
     diary = Diary(3, 3)
     assert diary.train(0, 3) == 3
-    assert diary.did == ["snapshot", "score", "hold 3", "want 0/3"]
+    assert diary.did == ["score", "hold 3", *GATHERED, "want 0/3"]
 
 
 def test_the_ledger_says_what_the_rank_is_at() -> None:

@@ -82,7 +82,8 @@ async def lockstep(config: Config, folder: Path, trainer: ProcessPoolExecutor) -
 async def load_weights(engine: engines.Engine, weights: list[tuple[str, Any]], version: int) -> None:
     import torch
 
-    from common.collective import Door, checksum, flatten
+    from common.checksum import checksum
+    from common.collective import Door, flatten
 
     tensors, buffer = flatten((name, torch.from_numpy(array)) for name, array in weights)
     door = Door(HOST, 2, 60.0)
