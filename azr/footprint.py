@@ -90,7 +90,7 @@ def _trainers(config: Config, shape: Shape, gpu: bool) -> tuple[Process, ...]:
     first = Process("trainer", 1, trainer_memory(config, shape), cores, "rank 0's host side: versions kept for pushes")
     # All ranks read the whole model when they start, and no version is kept yet: only the larger of both counts.
     weights = shape.parameters * _width(config)
-    more = max(0, learner.ranks * weights - snapshots(shape.parameters, _width(config)))
+    more = max(0, learner.ranks * weights - snapshots(shape.parameters, _width(config), config.carrier))
     rest = learner.ranks - 1
     host = TRAINER + CUDA_HOST + (more // rest if rest else 0) + _offloaded(config, shape)
     others = Process("trainer", rest, host, cores, "host sides of the other ranks; all read the model at first")
@@ -99,7 +99,7 @@ def _trainers(config: Config, shape: Shape, gpu: bool) -> tuple[Process, ...]:
 
 def actor_memory(config: Config, shape: Shape) -> int:
     """On CPU weights are there twice: those in use and those staged for the next push."""
-    push = staged(shape.parameters, _width(config))
+    push = staged(shape.parameters, _width(config), config.carrier)
     if on_gpus(config):
         return ENGINE + CUDA_HOST + push
     return ENGINE + shape.parameters * NUMBER + push + int(config.engine.kv_cache_gib * GIB)
@@ -108,7 +108,7 @@ def actor_memory(config: Config, shape: Shape) -> int:
 def trainer_memory(config: Config, shape: Shape) -> int:
     """Of rank 0, the largest: it alone keeps copies of the weights for pushes."""
     learner = config.learner
-    push = snapshots(shape.parameters, _width(config))
+    push = snapshots(shape.parameters, _width(config), config.carrier)
     if on_gpus(config):
         return TRAINER + CUDA_HOST + push + _offloaded(config, shape)
     per_token = _ACTIVATIONS * shape.layers * shape.hidden + _LOGITS * shape.vocabulary

@@ -71,10 +71,10 @@ def lines(needs: GpuNeeds) -> list[str]:
     trains = needs.learner.count > 0
     each = "each trainer rank and each engine" if trains else "each engine"
     title = f"trainer rank, each of {needs.learner.count}, ZeRO-{config.learner.zero_stage}"
-    copies = snapshots(shape.parameters, width)
+    copies = snapshots(shape.parameters, width, config.carrier)
     push = (
         f"a push in host memory: {copies / GIB:.1f} GiB at rank 0 ({copies // weights} copies), "
-        f"{staged(shape.parameters, width) / GIB:.1f} GiB at each actor"
+        f"{staged(shape.parameters, width, config.carrier) / GIB:.1f} GiB at each actor"
     )
     return [
         f"GPUs: {needs.count}, one for {each}; model.dtype={config.model.dtype}",

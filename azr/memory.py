@@ -89,6 +89,7 @@ def learner(config: Config, model: Architecture) -> Need:
             *states(shape.parameters, stage, ranks, width, offload=offload),
             *reference(shape.parameters, settings.kl),
             *([_largest(shape, width)] if offload and stage < 3 else ()),
+            *sent(config, shape.parameters, width),
             Term("reserve", GPU_RESERVE, "an allowance"),
         ),
         (
@@ -115,6 +116,7 @@ def engine(config: Config, model: Architecture) -> Need:
         (
             Term("weights", width * shape.parameters, f"{width} B x {shape.parameters:,}"),
             Term("KV cache", int(settings.kv_cache_gib * GIB), f"engine.kv_cache_gib={settings.kv_cache_gib:g}"),
+            *received(config, shape.parameters, width),
             Term("reserve", ENGINE_RESERVE, "an allowance, CUDA graphs and prefill included"),
         ),
     )
@@ -215,14 +217,35 @@ def sequences(config: Config, shape: Shape, width: int) -> int:
     return int(settings.kv_cache_gib * GIB) // (shape.kv_bytes(width) * settings.max_model_len)
 
 
-def snapshots(parameters: int, width: int) -> int:
-    """Host memory of trainer rank 0 while a version is made ready for pushes: those kept, the new one, its source."""
-    return (VERSIONS + 2) * width * parameters
+def sent(config: Config, parameters: int, width: int) -> tuple[Term, ...]:
+    """What pushes take of the GPU of trainer rank 0; nothing with weights.transport=gloo (learner/snapshots.py)."""
+    if config.carrier == "gloo" or not config.learner.trainers:
+        return ()
+    versions = Term("versions", 2 * width * parameters, f"2 x {width} B x {parameters:,}, for pushes; rank 0 alone")
+    return versions, *delta(config, parameters, 2 * width)
 
 
-def staged(parameters: int, width: int) -> int:
+def received(config: Config, parameters: int, width: int) -> tuple[Term, ...]:
+    """What pushes take of an engine's first GPU: only NCCL has a buffer there."""
+    if config.carrier != "nccl" or not config.learner.trainers:
+        return ()
+    return Term("staged", width * parameters, f"{width} B x {parameters:,}"), *delta(config, parameters, width)
+
+
+def delta(config: Config, parameters: int, width: int) -> tuple[Term, ...]:
+    """At worst, with almost as many bytes as the whole (common/delta.py); as a rule a few percent of it."""
+    size = width * parameters
+    return (Term("delta", size, f"{width} B x {parameters:,} at worst"),) if config.weights.delta else ()
+
+
+def snapshots(parameters: int, width: int, carrier: str = "gloo") -> int:
+    """Host memory of trainer rank 0 for pushes: the versions kept, and with gloo the new one beside them."""
+    return (VERSIONS + (carrier == "gloo")) * width * parameters
+
+
+def staged(parameters: int, width: int, carrier: str = "gloo") -> int:
     """Host memory of an actor that receives a version while decoding goes on."""
-    return width * parameters
+    return width * parameters if carrier == "gloo" else 0
 
 
 def _sum(terms: tuple[Term, ...]) -> int:

@@ -55,9 +55,12 @@ def encode(base: Tensor, new: Tensor, width: int) -> tuple[int, Tensor] | None:
         if size_of(entries, width) >= len(new):
             return None
     out = torch.zeros(size_of(entries, width), dtype=torch.uint8, device=new.device)
-    if entries:
-        out[: 2 * entries].view(torch.int16).copy_(torch.cat(gaps))
-        out[_gaps(entries) :].view(_WORDS[width]).copy_(torch.cat(values))
+    for pieces, words in (
+        (gaps, out[: 2 * entries].view(torch.int16)),
+        (values, out[_gaps(entries) :].view(_WORDS[width])),
+    ):
+        if pieces:
+            torch.cat(pieces, out=words)
     return entries, out
 
 

@@ -234,15 +234,35 @@ def test_phases_exclude_each_other() -> None:
 def test_an_engine_and_the_sequences_it_holds_by_hand() -> None:
     config = half("engine.kv_cache_gib=1", "engine.max_model_len=4096", "engine.actors=3")
     need = engine(config, HALF)
-    assert (need.count, need.total) == (3, 2 * 494_032_768 + 5 * GIB)
+    assert (need.count, need.total) == (3, 2 * 2 * 494_032_768 + 5 * GIB)  # in use and staged
     # 2 · 24 layers · 2 heads · 64 · 2 bytes = 12,288 a token, 48 MiB a sequence, 21.3 of them in 1 GiB
     assert HALF.shape.kv_bytes(2) == 12_288
     assert sequences(config, HALF.shape, 2) == 21
 
 
-def test_a_push_takes_a_copy_per_version_the_new_one_and_its_source() -> None:
+def test_a_push_through_host_memory_takes_a_copy_per_version_and_the_new_one() -> None:
     assert VERSIONS == KEPT
-    assert (snapshots(100, 2), staged(100, 2)) == (1000, 200)
+    assert (snapshots(100, 2), staged(100, 2)) == (800, 200)
+    assert (snapshots(100, 2, "nccl"), staged(100, 2, "nccl")) == (600, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "ours", "theirs"),
+    [
+        (("cluster.placement=disjoint",), {"versions": 4}, {"staged": 2}),
+        (("cluster.placement=disjoint", "weights.delta=true"), {"versions": 4, "delta": 4}, {"staged": 2, "delta": 2}),
+        (("cluster.placement=disjoint", "weights.transport=gloo"), {}, {}),
+        (("cluster.placement=shared",), {"versions": 4}, {}),
+        (("cluster.placement=shared", "engine.actors=2", "learner.ranks=2"), {}, {}),
+    ],
+)
+def test_what_a_push_takes_of_gpus_by_hand(
+    settings: tuple[str, ...], ours: dict[str, int], theirs: dict[str, int]
+) -> None:
+    """Bytes per parameter, in bfloat16."""
+    config, names = half(*settings), ("versions", "staged", "delta")
+    for need, expected in ((learner(config, HALF), ours), (engine(config, HALF), theirs)):
+        assert {t.name: t.bytes // HALF.shape.parameters for t in need.terms if t.name in names} == expected
 
 
 @pytest.mark.parametrize("name", architecture.names())
