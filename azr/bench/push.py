@@ -95,7 +95,8 @@ def _transported(job: Job, size: int) -> float:
 
 def _into_engine(job: Job) -> Iterator[Reading]:
     """Stage, pause and load of the model's own weights."""
-    from common.collective import Door, Group, checksum, flatten
+    from common.checksum import checksum
+    from common.collective import Door, Group, flatten
     from learner.policy import load_policy
 
     weights = load_policy(Path(job.config.model.path), _dtype(job.config.model.dtype)).model.named_parameters()

@@ -63,7 +63,8 @@ def held(trainer: Trainer) -> float:
         storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
         zero.backward(answer_scores(zero, batch).logprobs.sum(), last=True)
     zero.step(0.0)
-    return sum(storages.values()) / count
+    held: int = sum(storages.values())
+    return held / count
 
 
 CASES = [(stage, dtype, ranks, False) for dtype in ("float32", "bfloat16") for stage in range(4) for ranks in (1, 2)]
