@@ -35,8 +35,10 @@ SETTINGS = [
 
 
 @pytest.mark.real
-def test_a_run_that_crashed_is_replayed_bit_by_bit(tiny_model: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.real.trained", str(tmp_path), f"model.path={tiny_model}", *SETTINGS]
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_run_that_crashed_is_replayed_bit_by_bit(tiny_model: Path, tmp_path: Path, dtype: str) -> None:
+    model = f"model.path={tiny_model}", f"model.dtype={dtype}"
+    command = [sys.executable, "-m", "tests.real.trained", str(tmp_path), *model, *SETTINGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
