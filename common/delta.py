@@ -11,7 +11,7 @@ than the buffer. Not guaranteed: that base is what the delta was made against. R
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,10 @@ def encode(base: Tensor, new: Tensor, width: int) -> tuple[int, Tensor] | None:
     Takes there besides: the result twice, and at most 64 bytes per word of a chunk.
     """
     before, after = base.view(_WORDS[width]), new.view(_WORDS[width])
+    pairs = zip(_chunks(before), _chunks(after), strict=True)
+    least = sum(int(torch.count_nonzero(old != now)) for old, now in pairs)  # cheap, where a delta does not pay
+    if size_of(least, width) >= len(new):
+        return None
     gaps, values, entries = [], [], 0
     last = -1  # word that the entry before wrote
     for begin in range(0, len(after), CHUNK):
@@ -97,3 +101,7 @@ def _bridged(changed: Tensor, last: int) -> Tensor:
     owner = torch.repeat_interleave(fillers + 1)
     nth = torch.arange(total, device=changed.device) - (ends - fillers - 1)[owner]
     return torch.where(nth < fillers[owner], previous[owner] + REACH * (nth + 1), changed[owner])
+
+
+def _chunks(words: Tensor) -> Iterator[Tensor]:
+    return (words[begin : begin + CHUNK] for begin in range(0, len(words), CHUNK))

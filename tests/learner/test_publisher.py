@@ -23,40 +23,12 @@ from learner.publisher import HOST_MEMORY, Publisher, Sending
 from learner.snapshots import KEPT
 from tests.fakes.device import FakeDevice
 from tests.fakes.intake import SAFETY_NET
+from tests.fakes.line import Line
 
 HOST = "127.0.0.1"
 TIMEOUT = 60.0  # longer than the safety net, so that a test that has to wait for it fails
 PROBE = [np.arange(4, dtype=np.int32)]
 TOO_BIG_FOR_SOCKET_BUFFERS = 1 << 23  # float32: 32 MiB
-
-
-class Line:
-    """The line to the intake. A push is asked for when the test says so."""
-
-    def __init__(self) -> None:
-        self.pushes: asyncio.Queue[m.Push] = asyncio.Queue()
-        self.declines = False
-        self._offers: asyncio.Queue[m.Offer] = asyncio.Queue()
-        self._published: asyncio.Queue[m.Published] = asyncio.Queue()
-
-    async def request(self, message: object) -> object:
-        match message:
-            case m.WantPush():
-                return await self.pushes.get()
-            case m.Offer():
-                await self._offers.put(message)
-                if self.declines:
-                    return m.Declined()
-            case m.Published():
-                await self._published.put(message)
-        return m.Ack()
-
-    async def offer(self, version: int, epoch: int, world: int) -> m.Offer:
-        await self.pushes.put(m.Push(version, epoch, world))
-        return await asyncio.wait_for(self._offers.get(), SAFETY_NET)
-
-    async def published(self) -> m.Published:
-        return await asyncio.wait_for(self._published.get(), SAFETY_NET)
 
 
 class Running:
