@@ -83,7 +83,9 @@ class Cuda:
             ) from error
 
     def pinned(self, size: int) -> Tensor:
-        return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        buffer = torch.empty(size, dtype=torch.uint8)  # torch's own pinned memory comes in powers of two
+        cuda.check_error(int(cuda.cudart().cudaHostRegister(buffer.data_ptr(), size, 0)))
+        return buffer
 
     def mark(self) -> Mark:
         event: Any = cuda.Event()
