@@ -84,7 +84,13 @@ class Cuda:
 
     def pinned(self, size: int) -> Tensor:
         buffer = torch.empty(size, dtype=torch.uint8)  # torch's own pinned memory comes in powers of two
-        cuda.check_error(int(cuda.cudart().cudaHostRegister(buffer.data_ptr(), size, 0)))
+        failed = int(cuda.cudart().cudaHostRegister(buffer.data_ptr(), size, 1))  # for every context of the process
+        if failed:
+            raise PartFailed(
+                "weights",
+                f"CUDA error {failed}: {size:,} bytes of host memory cannot be pinned",
+                hint="more memory or a higher `ulimit -l`, or weights.transport=gloo",
+            )
         return buffer
 
     def mark(self) -> Mark:
