@@ -357,7 +357,11 @@ def test_probe_difference() -> None:
     assert probe_difference((), ()) == 0.0
     assert probe_difference((one,), ()) == math.inf
     assert probe_difference((one,), (one[:1],)) == math.inf
-    assert probe_difference((one,), (np.array([math.nan, -2.0], np.float32),)) == math.inf
+    broken = np.array([math.nan, -2.0], np.float32)
+    for number in (0, 1):  # a comparison with NaN is false: in which sequence it is must not matter
+        assert probe_difference((one, one), (other, broken) if number else (broken, other)) == math.inf
+    sunk = np.array([-math.inf, -2.0], np.float32)
+    assert probe_difference((sunk,), (one,)) == probe_difference((sunk,), (sunk,)) == math.inf
 
 
 async def test_an_offer_is_declined_unless_its_push_is_under_way(play: Stageplay) -> None:
