@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from actors.cost_sums import CostSums
 from actors.engine import Completion, Engine
+from actors.nonfinite import NonFinite
 from common.jobs import Executor, Validate, Validation, Verdicts, Verify
 from common.ledger import Ledger
 from common.push_span import PushSpan
@@ -40,6 +41,7 @@ class Meter:
         self._produced: list[tuple[float, int]] = []
         self._pushes: list[PushSpan] = []
         self.costs = CostSums()
+        self._nonfinite = NonFinite()
 
     @contextmanager
     def during(self, what: str, samples: int = 0) -> Iterator[None]:
@@ -84,6 +86,7 @@ class Meter:
             completions = await self._engine.generate(
                 prompt, n=n, temperature=temperature, seed=seed, max_tokens=max_tokens
             )
+        self._nonfinite.note(completions)
         tokens = sum(len(completion.tokens) for completion in completions)
         now = self._ledger.now()
         self._produced.append((now, tokens))

@@ -49,6 +49,7 @@ def step_row(
         "waiting": sum(admission.waiting.values()),
         **{f"book/{t}": n for t, n in book.sizes.items()},
         **{f"admission/{k}": n for k, n in admission.counts.items()},
+        "nonfinite": admission.counts["ended/nonfinite"],
         "safety/flags": sum(flags.values()),
         **{f"safety/{rule}": n for rule, n in flags.items()},
     }

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from common.errors import WireError
 from common.types import STREAMS, Group, Kind, Sample
 from learner.leases import kind_of
@@ -35,6 +37,8 @@ def _wrong(sample: Sample, prompts: int, *, loaded: bool) -> str:
         return f"prompt {sample.prompt} of {prompts}"
     if (length == 0 and not loaded) or len(sample.logprobs) != length:
         return f"{length} tokens with {len(sample.logprobs)} log-probs"
+    if not np.isfinite(sample.logprobs).all():
+        return "log-probs that are not finite"
     edges = [0, *(edge for span in sample.spans for edge in (span.start, span.end)), length]
     if any(a != b for a, b in zip(edges[::2], edges[1::2], strict=True)) or edges != sorted(edges):
         return f"spans {sample.spans} do not cover {length} tokens"

@@ -32,6 +32,8 @@ def test_a_consistent_group_passes() -> None:
         ({"prompt": 2}, "prompt 2 of 2"),
         ({"prompt": -1}, "prompt -1"),
         ({"logprobs": np.zeros(3, np.float32)}, "4 tokens with 3 log-probs"),
+        ({"logprobs": np.array([-1, np.nan, -1, -1], np.float32)}, "not finite"),
+        ({"logprobs": np.array([-1, -np.inf, -1, -1], np.float32)}, "not finite"),
         ({"spans": ()}, "do not cover"),
         ({"spans": (Span(1, 0, 2), Span(2, 3, 4))}, "do not cover"),
         ({"spans": (Span(1, 0, 5), Span(2, 5, 4))}, "do not cover"),

@@ -120,6 +120,18 @@ async def test_an_accepted_group_is_in_the_journal_and_a_failed_one_is_not(stage
     assert len(await stage.lease(capacity=1)) == 1
 
 
+async def test_groups_with_log_probs_that_are_no_numbers_are_counted_and_not_trained(
+    stages: Setter, tmp_path: Path
+) -> None:
+    stage = await running(stages)
+    lost, *others = await stage.lease()
+    await stage.deliver(fulfil(lost, failure="nonfinite"))
+    await stage.fulfil([*others, *await stage.lease()])
+    await stage.train(0)
+    row = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])
+    assert row["nonfinite"] == 1 and row["groups"] == 6
+
+
 async def test_a_group_of_another_incarnation_is_refused(stages: Setter) -> None:
     stage = await running(stages, incarnation=2)
     (lease,) = await stage.lease(capacity=1)
