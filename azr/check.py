@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from azr import base, gpus, model_check, placement
+from azr import base, concurrency, gpus, model_check, placement
 from azr.finding import Finding
 from azr.footprint import Process, checkpoint_bytes, on_gpus, processes, requested_cpus
 from azr.gpu_needs import GpuNeeds, lacking, lines, needs
@@ -63,7 +63,8 @@ def examine(
     listens: Callable[[str, int], bool] = connects,
     free_gpus: Callable[[], tuple[int, ...]] = gpus.found,
 ) -> Examination:
-    """All findings about `config` on `machine`; the configuration in it names the model folder that will be used.
+    """All findings about `config` on `machine`; the configuration in it names the model folder that will be used, and
+    has a number for engine.max_num_seqs if the model is known.
 
     `listens(host, port)` is asked about a given Ray cluster alone, `free_gpus()` for the free bytes of each GPU of this
     machine, and for a run that is meant for GPUs alone.
@@ -74,6 +75,7 @@ def examine(
     asked: GpuNeeds | None = None
     if shape is not None:
         findings += model_check.lengths(config, shape)
+        config = concurrency.decided(config, shape)
         started = processes(config, shape)
         if not config.cluster.address:
             findings += _capacity(config, machine, shape, started)
@@ -98,6 +100,7 @@ def report(result: Examination) -> str:
         missing = ", to be built first" if result.config.model.build else ", not there yet"
         state = "" if Path(result.config.model.path).exists() else missing
         text.append(f"model: {result.shape.parameters:,} parameters in {result.config.model.path}{state}")
+        text.append(concurrency.line(result.config, result.shape))
         if result.gpus is not None:
             text += ["", *lines(result.gpus), "", "host memory, beside the GPUs:"]
         text.append(f"{'process':<10}{'count':>5}{'GiB each':>10}{'GiB':>8}  what")

@@ -211,10 +211,14 @@ def reference(parameters: int, kl: float) -> tuple[Term, ...]:
     return (Term("reference", MASTER * parameters, f"{MASTER} B x {parameters:,}"),) if kl else ()
 
 
+def kv_tokens(config: Config, shape: Shape, width: int) -> int:
+    """How many tokens the KV cache of an engine holds."""
+    return int(config.engine.kv_cache_gib * GIB) // shape.kv_bytes(width)
+
+
 def sequences(config: Config, shape: Shape, width: int) -> int:
     """How many sequences of engine.max_model_len the KV cache holds."""
-    settings = config.engine
-    return int(settings.kv_cache_gib * GIB) // (shape.kv_bytes(width) * settings.max_model_len)
+    return kv_tokens(config, shape, width) // config.engine.max_model_len
 
 
 def sent(config: Config, parameters: int, width: int) -> tuple[Term, ...]:

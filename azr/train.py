@@ -93,7 +93,8 @@ def _require_seed_files(seeds: SeedsConfig) -> None:
 
 
 def _require_fit(config: Config) -> Config:
-    """`config` with a model folder that exists: the tiny base model is made if it is asked for and missing.
+    """`config` with a model folder that exists (the tiny base model is made if it is asked for and missing), and a
+    number of sequences that an engine decodes at a time.
 
     ConfigError with all that stands in the way.
     """
@@ -102,4 +103,4 @@ def _require_fit(config: Config) -> Config:
         raise ConfigError("this configuration cannot run here\n" + "\n".join(map(str, result.errors)))
     model = result.config.model
     base.ensure(model)
-    return dataclasses.replace(config, model=dataclasses.replace(model, build=False))
+    return dataclasses.replace(config, model=dataclasses.replace(model, build=False), engine=result.config.engine)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class EngineConfig:
     kind: str = "inprocess"  # inprocess (LLMEngine stepped in the actor) | async (AsyncLLM)
     actors: int = 1
-    max_num_seqs: int = 128
+    max_num_seqs: int = 128  # decoded at a time; 0: what the KV cache has room for (azr/concurrency.py)
     max_model_len: int = 256
     max_tokens: int = 64  # per answer
     tensor_parallel: int = 1  # GPUs, of one node, that an engine divides its weights and KV cache over
@@ -28,7 +28,10 @@ class EngineConfig:
             (self.kind in ("inprocess", "async"), "engine.kind must be inprocess or async"),
             (self.kv in ("recompute", "keep", "salt"), "engine.kv must be recompute, keep or salt"),
             (self.actors >= 1, "engine.actors must be at least 1"),
-            (self.max_num_seqs >= 1, "engine.max_num_seqs must be at least 1"),
+            (
+                self.max_num_seqs >= 0,
+                "engine.max_num_seqs must be at least 0 (0: what the KV cache has room for)",
+            ),
             (self.max_model_len >= 2, "engine.max_model_len must be at least 2"),
             (self.max_tokens >= 1, "engine.max_tokens must be at least 1"),
             (

@@ -20,7 +20,7 @@ from azr.simulation.costs import RAMP, Costs
 from azr.simulation.parts import Executor, SimulatedActor, SimulatedTrainer
 from azr.simulation.virtual_time import VirtualClock, run
 from common.config import Config, IntrinsicConfig
-from common.errors import PartFailed
+from common.errors import ConfigError, PartFailed
 from common.seeds import derive
 from common.transport import Peer
 from common.types import Task
@@ -57,7 +57,12 @@ class Outcome:
 
 
 def simulate(config: Config, costs: Costs) -> Outcome:
-    """`config`: of the run; evaluation, seeds and intrinsic rewards, which cost no time here, are left out."""
+    """`config`: of the run; evaluation, seeds and intrinsic rewards, which cost no time here, are left out.
+
+    Raises ConfigError if the number of sequences that an engine decodes at a time is left open.
+    """
+    if not config.engine.max_num_seqs:
+        raise ConfigError("engine.max_num_seqs=0 is decided when a run starts: simulate the number that azr check says")
     config = dataclasses.replace(
         config,
         intrinsic=IntrinsicConfig(),

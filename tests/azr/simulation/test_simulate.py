@@ -91,6 +91,12 @@ def test_the_window_of_an_actor_finds_the_slots_of_its_engine() -> None:
     assert adaptive.mean_staleness < 0.5 * fixed.mean_staleness
 
 
+def test_a_number_of_slots_that_a_run_would_find_must_be_given() -> None:
+    config = a_run(eta=1, steps=2)
+    with pytest.raises(ConfigError, match="max_num_seqs"):
+        simulate(replace(config, engine=replace(config.engine, max_num_seqs=0)), FREE)
+
+
 def test_eta_stays_where_actors_are_merely_slow() -> None:
     """One episode at a time, a second each: the learner waits for all it gets, and no lead would help."""
     costs = replace(FREE, decode=1.0, solve_length=0, propose_length=0, valid=0.0)
