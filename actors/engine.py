@@ -5,7 +5,7 @@ temperature and nothing else: no top-p, no top-k, no default of a generation con
 running requests and committed between two decoding steps; every token knows the version that sampled it.
 
 Not guaranteed: equal tokens for equal seeds when requests share a batch (that needs max_num_seqs=1 and no
-prefix caching), and finite log-probs: they are handed on as they are.
+prefix caching), and finite log-probs: they are handed on as they are (actors/nonfinite.py).
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ def environment(threads: int = 1) -> dict[str, str]:
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
         "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",  # for top-p and top-k, never asked for; where it is not installed vLLM ends
     }
 
 

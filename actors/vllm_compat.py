@@ -38,6 +38,7 @@ from common.types import Float32Array, Int32Array, Span
 
 FIRST = -1  # priority of what all wait for; the smaller one is served first, and that of the others is 0
 CPU_BLOCK = 32  # tokens; the smallest that CPU attention takes, and prompts here are short
+GPU_STEP = 8192  # tokens of a step, prefills in chunks included: what vLLM's server takes on large GPUs
 GPU_FREE = 0.01  # part of a GPU that must be free at the start; `azr check` plans the rest, and a learner may share it
 
 
@@ -70,7 +71,10 @@ def engine_args(engine: EngineConfig, model: ModelConfig, *, in_process: bool) -
             "max_num_batched_tokens": max(2048, engine.max_model_len + engine.max_num_seqs),
         }
     else:
-        arguments["gpu_memory_utilization"] = GPU_FREE
+        arguments |= {
+            "gpu_memory_utilization": GPU_FREE,
+            "max_num_batched_tokens": max(GPU_STEP, engine.max_num_seqs),
+        }
     if in_process:
         arguments["async_scheduling"] = False
     unknown = arguments.keys() - {field.name for field in dataclasses.fields(AsyncEngineArgs)}
