@@ -79,9 +79,8 @@ class AsyncEngine:
         recompute = self._config.kv == "recompute"
         with self._receiver.loading(version) as staged:
             begin = time.perf_counter()
-            await self._llm.pause_generation(mode="keep", clear_cache=recompute)
+            await compat.pause(self._llm, self._config.max_num_seqs, clear_cache=recompute)
             self._version = version  # from here on nothing is sampled until the new weights are in
-            await compat.delivered(self._llm, self._config.max_num_seqs)
             loads = await self._llm.collective_rpc("load_staged", args=wire_form(staged, own_process=False))
             # Whoever got an answer meanwhile has taken it; requests that vLLM does not know have still to reach it.
             self._spans.commit(version, compat.sampled(self._llm))

@@ -168,13 +168,15 @@ def sampled(llm: LLMEngine | AsyncLLM) -> dict[str, int]:
     return {state.external_req_id: state.detokenizer.num_output_tokens() for state in states}
 
 
-async def delivered(llm: AsyncLLM, slots: int) -> None:
-    """Return when `sampled` knows all that the engine had sent when its last call returned.
+async def pause(llm: AsyncLLM, slots: int, *, clear_cache: bool) -> None:
+    """Return when no step is under way and `sampled` knows every token; requests are kept, until `resume_generation`.
 
-    Its core answers on one socket and in order, so tokens that were sampled before a pause are in this process when the
-    pause is granted. But they may still wait for vLLM's output task, or be in it: that takes the outputs of a step, of
-    `slots` requests at most, in chunks, and lets others run between two of them. It tells nobody when it is done.
+    The core grants it when all steps are over, and answers on one socket and in order: tokens that it had sent are in
+    this process then. But they may still wait for vLLM's output task, or be in it: that takes the outputs of a step, of
+    `slots` requests at most, in chunks, and lets others run between two of them. It tells nobody when it is done;
+    AsyncLLM.pause_generation sleeps 20 ms instead.
     """
+    await llm.engine_core.pause_scheduler_async("keep", clear_cache)
     while not llm.engine_core.outputs_queue.empty():  # noqa: ASYNC110
         await asyncio.sleep(0)
     for _ in range(-(-slots // envs.VLLM_V1_OUTPUT_PROC_CHUNK_SIZE)):

@@ -1,16 +1,20 @@
 """A pushed engine computes what a freshly loaded one does, and equal seeds give equal tokens."""
 
 import asyncio
+import copy
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from actors.engine import create, environment
 from common.config import ModelConfig
 from common.engine import EngineConfig
 from common.errors import PartFailed
+from learner.weight_sync import probe_difference
 
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore")]
 ALONE = EngineConfig(kind="inprocess", max_model_len=128, max_num_seqs=1, prefix_caching=False, kv_cache_gib=0.05)
@@ -60,6 +64,30 @@ async def test_push_equals_a_fresh_load_and_seeds_repeat(tmp_path: Path) -> None
         assert np.array_equal(one.tokens, two.tokens)
         assert one.spans == two.spans
     await fresh.close()
+
+
+async def test_spoilt_weights_show_in_log_probs_until_others_are_pushed(tmp_path: Path) -> None:
+    """An infinity in the last norm makes every logit of it infinite or no number."""
+    from tests.actors import models
+
+    good = models.random_model(tmp_path / "a", 0)
+    spoilt = copy.deepcopy(good)
+    with torch.no_grad():
+        spoilt.model.norm.weight[0] = torch.inf
+    probe, prompt = models.sequence(12, 1), models.sequence(24, 0)
+    engine = create(ALONE, ModelConfig(path=str(tmp_path / "a")))
+    await engine.start()
+    sender = models.Sender(0)
+    for version, model in ((1, spoilt), (2, good)):
+        await sender.stage(engine, model, version)
+        await engine.commit(version)
+        (scores,) = await engine.score([probe])
+        (answer,) = await engine.generate(prompt, n=1, temperature=1.0, seed=0, max_tokens=8)
+        assert np.isfinite(answer.logprobs).all() == np.isfinite(scores).all() == (model is good)
+        assert probe_difference((models.reference(good, probe),), (scores,)) < 1e-5 or model is spoilt
+        assert probe_difference((models.reference(spoilt, probe),), (scores,)) == math.inf
+    sender.close()
+    await engine.close()
 
 
 async def test_a_failing_step_ends_every_waiter(tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from actors import vllm_version
 from common.errors import PartFailed
+from tests.actors.vllm_names import lacks
 
 
 @pytest.mark.parametrize("version", ["0.26.0", "0.27.1", "0.29.0rc1", "0.32.0+cpu", "0.33.0"])
@@ -19,3 +23,23 @@ def test_others_are_refused_by_name_with_those_that_work(version: str, how: str)
 
 def test_the_installed_one_is_known() -> None:
     vllm_version.check(vllm_version.installed())
+
+
+def test_the_installed_one_has_every_name_that_is_used() -> None:
+    spec = find_spec("vllm")
+    assert spec is not None and spec.origin is not None
+    assert lacks(Path(spec.origin).parent) == []
+
+
+def test_a_name_that_is_gone_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "v1" / "engine"
+    folder.mkdir(parents=True)
+    (folder / "detokenizer.py").write_text("class IncrementalDetokenizer:\n    def renamed(self): ...\n")
+    (folder / "exceptions.py").write_text("class EngineDeadError(Exception): ...\n")
+    (folder / "llm_engine.py").write_text("class LLMEngine:\n    def add_request(self, request_id, prompt): ...\n")
+    lost = lacks(tmp_path)
+    assert "v1/engine/detokenizer.py: IncrementalDetokenizer.num_output_tokens" in lost
+    assert "v1/engine/exceptions.py: EngineGenerateError" in lost
+    assert "v1/engine/exceptions.py: EngineDeadError" not in lost
+    assert "v1/engine/llm_engine.py: LLMEngine.add_request.params" in lost
+    assert "envs.py: VLLM_NO_USAGE_STATS" in lost
