@@ -1,10 +1,10 @@
 """How many sequences an engine decodes at a time, if `engine.max_num_seqs=0` leaves it to the memory of its KV cache.
 
-As many as the cache holds of answers under way. Of an answer that becomes as long as it may, a running one has half on
-average, so a sequence is counted with the longest prompt that leaves room for such an answer and half of the answer.
-Shorter answers, and prompts shared in the prefix cache, leave room; where the cache is short all the same, vLLM stops
-the newest sequences and computes them again. The number is rounded down to one for which vLLM captures a CUDA graph
-(its config/vllm.py: 1, 2, 4, then by 8, from 256 by 16), and at most the largest of these.
+As many as the cache holds at half of engine.max_model_len each: few prompts are as long as they may be, and of its
+answer a sequence under way has half on average. Shorter ones, and prompts shared in the prefix cache, leave room; where
+the cache is short all the same, vLLM stops the newest sequences and computes them again. The number is rounded down to
+one for which vLLM captures a CUDA graph (its config/vllm.py: 1, 2, 4, then by 8, from 256 by 16), and at most the
+largest of these.
 
 Decided before anything starts, from settings and the model's shape alone, so a run that is resumed or repeated has it
 again. Not regarded: that a small model on few cores may be slower with so many.
@@ -32,9 +32,8 @@ def decided(config: Config, shape: Shape) -> Config:
 
 
 def tokens_each(config: Config) -> int:
-    """Tokens that a sequence under way holds, as it is counted here."""
-    longest = config.engine.max_model_len
-    return longest - min(config.engine.max_tokens, longest) // 2
+    """Tokens that a sequence under way is counted with."""
+    return -(-config.engine.max_model_len // 2)
 
 
 def graph_size(sequences: int) -> int:
@@ -49,6 +48,5 @@ def line(config: Config, shape: Shape) -> str:
     room = kv_tokens(config, shape, WIDTHS.get(config.model.dtype, NUMBER))
     return (
         f"decoding: up to {config.engine.max_num_seqs} sequences at a time in each engine (engine.max_num_seqs); "
-        f"its KV cache holds {room:,} tokens, {room // tokens_each(config):,} times the {tokens_each(config):,} of a "
-        "prompt and half an answer"
+        f"its KV cache holds {room:,} tokens, {room // tokens_each(config):,} times half of engine.max_model_len"
     )

@@ -29,13 +29,12 @@ def test_a_number_that_is_given_stands() -> None:
 
 def test_by_hand() -> None:
     """The tiny model keeps 2 · 2 layers · 2 heads · 32 · 4 bytes = 1 KiB a token."""
-    sizes = ("engine.max_model_len=512", "engine.max_tokens=256")  # 512 - 128 = 384 tokens a sequence
-    assert slots("engine.kv_cache_gib=0.03125", *sizes) == 80  # 32768 tokens: 85 sequences, 80 of them in a graph
-    assert slots("engine.kv_cache_gib=0.03125", *sizes, "model.dtype=bfloat16") == 168  # 65536: 170
-    assert slots("engine.kv_cache_gib=4", *sizes) == 512  # 10922, and no larger graph
-    assert slots("engine.kv_cache_gib=0.001", *sizes) == 2  # 1048 tokens
-    assert slots("engine.kv_cache_gib=0.0001", *sizes) == 1  # less than one: another finding is the error
-    assert slots("engine.kv_cache_gib=0.03125", "engine.max_model_len=128", "engine.max_tokens=500") == 512  # 64 each
+    longest = "engine.max_model_len=499"  # 250 tokens a sequence
+    assert slots("engine.kv_cache_gib=0.03125", longest) == 128  # 32,768 tokens: 131 sequences, 128 of them in a graph
+    assert slots("engine.kv_cache_gib=0.03125", longest, "model.dtype=bfloat16") == 256  # 65,536: 262
+    assert slots("engine.kv_cache_gib=4", longest) == 512  # 16,777, and no larger graph
+    assert slots("engine.kv_cache_gib=0.001", longest) == 4  # 1,048 tokens
+    assert slots("engine.kv_cache_gib=0.0001", longest) == 1  # less than one: another finding is the error
 
 
 @given(st.integers(0, 512))
