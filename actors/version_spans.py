@@ -35,6 +35,7 @@ class VersionSpans:
     def end(self, request: str, tokens: int) -> tuple[Span, ...]:
         """The spans of `request`, whose answer has `tokens`; it is forgotten."""
         starts = self._starts.pop(request)
+        assert starts[-1][1] <= tokens, (starts, tokens)
         return tuple(
             Span(version, begin, end)
             for (version, begin), (_, end) in pairwise([*starts, (self._version, tokens)])
