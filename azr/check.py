@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors import vllm_version
 from azr import base, concurrency, gpus, model_check, placement
 from azr.finding import Finding
 from azr.footprint import Process, checkpoint_bytes, on_gpus, processes, requested_cpus
@@ -23,6 +24,7 @@ from azr.machine import Machine
 from azr.memory import GIB
 from azr.model_folder import Shape
 from common.config import Config, to_yaml
+from common.errors import PartFailed
 
 CONNECT_SECONDS = 3.0
 _ROOM = 64 << 20  # bytes of disk for journal, task book and logs of a small run
@@ -62,12 +64,13 @@ def examine(
     machine: Machine,
     listens: Callable[[str, int], bool] = connects,
     free_gpus: Callable[[], tuple[int, ...]] = gpus.found,
+    vllm: Callable[[], str] = vllm_version.installed,
 ) -> Examination:
     """All findings about `config` on `machine`; the configuration in it names the model folder that will be used, and
     has a number for engine.max_num_seqs if the model is known.
 
     `listens(host, port)` is asked about a given Ray cluster alone, `free_gpus()` for the free bytes of each GPU of this
-    machine, and for a run that is meant for GPUs alone.
+    machine, and for a run that is meant for GPUs alone; `vllm()` for the version of vLLM.
     """
     config = dataclasses.replace(config, model=base.located(config.model))
     shape, findings = model_check.described(config)
@@ -89,6 +92,7 @@ def examine(
     findings += model_check.held_out(config) if config.learner.trainers else _without_learner(config)
     findings += placement.missing(config)
     findings += _parts(machine)
+    findings += _vllm(vllm)
     findings += _cluster(config, listens)
     return Examination(config, machine, shape, started, tuple(findings), asked)
 
@@ -223,6 +227,13 @@ def _parts(machine: Machine) -> Iterator[Finding]:
             f"{' and '.join(lacks)} not found: operators that PyTorch or DeepSpeed compile when first used will fail",
             "install g++ and the Python headers (python3.11-dev); ninja comes with requirements/",
         )
+
+
+def _vllm(version: Callable[[], str]) -> Iterator[Finding]:
+    try:
+        vllm_version.check(version())
+    except PartFailed as error:
+        yield Finding(True, error.what, error.hint)
 
 
 def _cluster(config: Config, listens: Callable[[str, int], bool]) -> Iterator[Finding]:

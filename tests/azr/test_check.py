@@ -201,6 +201,12 @@ def test_a_machine_that_lacks_something_is_an_error(lack: dict[str, Any], named:
     assert named in text
 
 
+def test_a_vllm_that_nobody_knows_is_an_error() -> None:
+    (text,) = texts(examine(tiny(), ROOMY, vllm=lambda: "0.25.1"), fatal=True)
+    assert "vLLM 0.25.1 is older" in text
+    assert not texts(examine(tiny(), ROOMY, vllm=lambda: "0.26.0"), fatal=True)
+
+
 def test_a_missing_compiler_is_only_a_warning() -> None:
     result = examine(tiny(), dataclasses.replace(ROOMY, compiler="", ninja=False))
     assert texts(result, fatal=True) == []
