@@ -56,9 +56,10 @@ def engine_args(engine: EngineConfig, model: ModelConfig, *, in_process: bool) -
         "logprobs_mode": "processed_logprobs",
         "max_num_seqs": engine.max_num_seqs,
         "max_model_len": engine.max_model_len,
-        "kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30),
+        "kv_cache_memory_bytes": int(engine.kv_cache_gib * 2**30) // engine.tensor_parallel,  # of a GPU
         "enable_prefix_caching": engine.prefix_caching,
-        "distributed_executor_backend": "uni",
+        "tensor_parallel_size": engine.tensor_parallel,
+        "distributed_executor_backend": "mp" if engine.tensor_parallel > 1 else "uni",
         "scheduling_policy": "priority",
         "worker_extension_cls": f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}",
         "disable_log_stats": True,

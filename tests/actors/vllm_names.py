@@ -22,7 +22,7 @@ EXPECTED: dict[str, dict[str, tuple[str, ...]]] = {
             *("max_model_len", "kv_cache_memory_bytes", "enable_prefix_caching", "distributed_executor_backend"),
             *("scheduling_policy", "worker_extension_cls", "disable_log_stats", "enforce_eager", "block_size"),
             *("enable_chunked_prefill", "max_num_batched_tokens", "gpu_memory_utilization", "async_scheduling"),
-            "create_engine_config",
+            *("tensor_parallel_size", "create_engine_config"),
         ),
         "AsyncEngineArgs": (),
     },
