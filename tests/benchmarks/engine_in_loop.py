@@ -78,7 +78,6 @@ class Raw:
         torch.set_num_threads(config.engine.threads)
         self._compat, self._config = compat, config
         self._llm = compat.in_process_engine(compat.engine_args(config.engine, config.model, in_process=True))
-        self._llm.set_weight_version("0")  # as in a run, so that versions are tracked in both
         self._stop = compat.stop_tokens(self._llm.vllm_config)
         self._ids = itertools.count()
         self._open: dict[str, list[Any]] = {}  # request → [what its prompt still misses, the prompts after it]
