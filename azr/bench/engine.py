@@ -21,6 +21,7 @@ from azr.bench.figures import Reading
 from azr.bench.loop import SKIPPED, of_run
 from azr.bench.part import Job
 from azr.bench.prompts import Prompts, drawn, recorded
+from azr.environment import environment
 from azr.footprint import on_gpus
 from common.config import Config
 from common.engine import EngineConfig
@@ -40,8 +41,7 @@ def measure(job: Job) -> list[Reading]:
     else:
         groups, under_way = drawn(config) * config.learner.steps, config.engine.episodes or _EPISODES
     os.environ.update(engines.environment(config.engine.threads))  # before torch is imported
-    if not on_gpus(config):
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+    os.environ.update(environment("actor", gpus=on_gpus(config)))
     return asyncio.run(_measured(config, groups, under_way))
 
 

@@ -34,7 +34,7 @@ _PEAKS = (
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Of a batch, each sequence by itself unless rows share a prompt: that counts once.
+    """Of a batch, each sequence by itself, unless the answers in a row share one prompt: that counts once.
 
     `tokens`: of prompts and answers; `positions`: those that go through the layers (the last token of an answer is
     only a target); `scored`: answer tokens; `pairs`: (position, position it sees), itself included.
@@ -46,13 +46,13 @@ class Work:
     pairs: int
 
 
-def work(batches: Iterable[MicroBatch]) -> Work:
+def work(batches: Iterable[MicroBatch], *, shared: bool = False) -> Work:
+    """`shared`: the sequences of a row stand behind one copy of their prompt (learner.share_prompts)."""
     tokens = positions = scored = pairs = 0
     for batch in batches:
-        first = np.cumsum(batch.rows) - batch.rows  # of each row, the sequence whose prompt it holds
         prompts = batch.prompt_lengths.astype(np.int64)
         answers = batch.answer_lengths.astype(np.int64)
-        own = prompts[first]
+        own = prompts[np.cumsum(batch.rows) - batch.rows] if shared else prompts  # those that are there
         tokens += int(own.sum() + answers.sum())
         positions += int(own.sum() + (answers - 1).sum())
         scored += int(answers.sum())

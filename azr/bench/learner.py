@@ -22,6 +22,7 @@ from azr.bench import flops, synthetic
 from azr.bench.figures import Reading
 from azr.bench.part import Job
 from azr.bench.setting import gpu_names, gpus_of
+from azr.environment import environment
 from azr.footprint import on_gpus
 from azr.log_file import redirect
 from azr.model_folder import shape
@@ -61,7 +62,7 @@ def readings(
 ) -> list[Reading]:
     """Of measured steps: the micro-batches of all ranks, and what rank 0 tells of each. `gpus`: their names, if any
     train."""
-    done = [flops.work(step) for step in batches]
+    done = [flops.work(step, shared=config.learner.share_prompts) for step in batches]
     seconds = sum(step["seconds"] for step in figures)
     padding = fmean(step.get("padding", flops.padding(of_step)) for step, of_step in zip(figures, batches, strict=True))
     rate = sum(flops.training(model, work) for work in done) / seconds
@@ -128,6 +129,7 @@ def _rank(
 ) -> None:
     redirect(folder / f"trainer-{rank}.log")
     os.environ["OMP_NUM_THREADS"] = str(config.learner.threads)
+    os.environ.update(environment("trainer", gpus=on_gpus(config)))
     if on_gpus(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus_of(os.environ, rank)
     import torch
@@ -140,7 +142,7 @@ def _rank(
             began = time.perf_counter()
             figures = trainer.step(share)  # its figures are sums on the host, so the device has done its work
             figures["seconds"] = time.perf_counter() - began
-            if torch.cuda.is_available():
+            if on_gpus(config):
                 figures["memory"] = float(torch.cuda.max_memory_reserved())
             if rank == 0:
                 _send(pipe, step=share.step, figures=figures)

@@ -14,35 +14,33 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 from azr.bench import receiving
 from azr.bench.figures import Reading
 from azr.bench.part import Job
+from azr.bench.sending import answer, send
 from azr.machine import inspect
 from azr.model_folder import shape
 from azr.wiring import own_address
-from common.errors import PartFailed
-from common.messages import Stage
-from common.wire import pack_record
+from common.config import Config
 
 SECTION = "push"
 MIB = 1 << 20
 SIZES = (16 * MIB, 256 * MIB, 1024 * MIB)
-QUICK_SIZES = (MIB,)
+QUICK_SIZES: tuple[int, ...] = ()  # besides the model's
 TIMEOUT = 300.0  # seconds, of a collective and of a receiver's answer
 _PUSHES = 3  # of each size in a repeat, of which the median counts
 _COPIES = 3  # of a buffer on this machine, with some room
 
 
 def measure(job: Job) -> list[Reading]:
-    """PartFailed if a process dies; WeightTransferFailed if a push fails."""
+    """PartFailed if a process dies, WeightTransferFailed if a push fails."""
     os.environ.setdefault("OMP_NUM_THREADS", str(job.config.learner.threads))
     found: list[Reading] = []
     own = _own_bytes(job)
@@ -57,8 +55,8 @@ def measure(job: Job) -> list[Reading]:
 
 
 def sizes(own: int, memory: int, wanted: Sequence[int]) -> list[int]:
-    """Bytes of the pushes to make: the model's own and those of `wanted` that leave half of the `memory` free."""
-    return sorted({own, *[size for size in wanted if 2 * _COPIES * size <= memory]})
+    """Bytes of the pushes to make: of the model's own and those `wanted`, what leaves half of the `memory` free."""
+    return sorted({size for size in (own, *wanted) if 2 * _COPIES * size <= memory})
 
 
 def _own_bytes(job: Job) -> int:
@@ -84,10 +82,10 @@ def _transported(job: Job, size: int) -> float:
         group = door.enter()
         seconds = []
         for _ in range(1 + _PUSHES):
-            _answer(pipe)  # it is ready
+            answer(pipe, TIMEOUT)  # it is ready
             began = perf_counter()
             group.broadcast(buffer)
-            _answer(pipe)
+            answer(pipe, TIMEOUT)
             seconds.append(perf_counter() - began)
         group.close()
     return median(seconds[1:])
@@ -95,39 +93,16 @@ def _transported(job: Job, size: int) -> float:
 
 def _into_engine(job: Job) -> Iterator[Reading]:
     """Stage, pause and load of the model's own weights."""
-    from common.checksum import checksum
-    from common.collective import Door, Group, flatten
-    from learner.policy import load_policy
-
-    weights = load_policy(Path(job.config.model.path), _dtype(job.config.model.dtype)).model.named_parameters()
-    tensors, buffer = flatten(weights)
-    digest = checksum(buffer)
-    told: list[dict[str, float]] = []
     with _receiver(receiving.engine, job) as pipe:
-        _answer(pipe)  # it has started
-        door = Door(own_address(), 2, TIMEOUT)
-        group: Group | None = None
-        for version in range(1, 2 + _PUSHES):
-            stage = Stage(1, version, door.host, door.port, 1, 2, tensors, digest, TIMEOUT)
-            pipe.send_bytes(pack_record(stage))
-            group = group or door.enter()
-            group.broadcast(buffer)
-            told.append(_answer(pipe))
+        answer(pipe, TIMEOUT)  # it has started
+        told = send(job.config, pipe, 1 + _PUSHES, TIMEOUT)[1:]
         _say(pipe, {})
-        if group is not None:
-            group.close()
     for name in ("stage", "pause", "load"):
-        yield Reading(SECTION, f"into an idle engine: {name}", "ms", 1e3 * median(found[name] for found in told[1:]))
-
-
-def _dtype(name: str) -> Any:
-    import torch
-
-    return getattr(torch, name)
+        yield Reading(SECTION, f"gloo, into an idle engine: {name}", "ms", 1e3 * median(found[name] for found in told))
 
 
 @contextmanager
-def _receiver(work: Any, job: Job) -> Iterator[Connection]:
+def _receiver(work: Callable[[Config, Connection, Path], None], job: Job) -> Iterator[Connection]:
     """A process that runs `work(config, pipe, log)`, and this end of its pipe."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -146,16 +121,3 @@ def _receiver(work: Any, job: Job) -> Iterator[Connection]:
 
 def _say(pipe: Connection, message: dict[str, object]) -> None:
     pipe.send_bytes(json.dumps(message).encode())
-
-
-def _answer(pipe: Connection) -> dict[str, Any]:
-    """PartFailed if there is none, or it tells of a failure."""
-    try:
-        if not pipe.poll(TIMEOUT):
-            raise PartFailed("receiver", f"has not answered for {TIMEOUT:.0f} s")
-        answer: dict[str, Any] = json.loads(pipe.recv_bytes())
-    except EOFError:
-        raise PartFailed("receiver", "its process died", hint="see the log beside readings.json") from None
-    if "failed" in answer:
-        raise PartFailed("receiver", str(answer["failed"]))
-    return answer

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from azr.bench.setting import gpu_names, gpus_of
+from azr.environment import environment
+from azr.footprint import on_gpus
 from azr.log_file import redirect
 from common.config import Config
 from common.errors import AzrError
@@ -23,7 +26,7 @@ from common.wire import unpack_record
 def bytes_only(config: Config, pipe: Connection, log: Path) -> None:
     """Receive so many buffers of a size: ready, got it, ready, got it."""
     redirect(log)
-    os.environ["OMP_NUM_THREADS"] = str(config.engine.threads)
+    os.environ.update({"OMP_NUM_THREADS": str(config.engine.threads), "CUDA_VISIBLE_DEVICES": beside_learner(config)})
     import torch
 
     from common.collective import Group
@@ -42,9 +45,10 @@ def bytes_only(config: Config, pipe: Connection, log: Path) -> None:
 def engine(config: Config, pipe: Connection, log: Path) -> None:
     """Start the engine, then stage and commit each stage that comes, until an empty text does."""
     redirect(log)
-    from actors.engine import environment
+    from actors import engine as engines
 
-    os.environ.update(environment(config.engine.threads))
+    os.environ.update(engines.environment(config.engine.threads))
+    os.environ.update(environment("actor", gpus=on_gpus(config)) | {"CUDA_VISIBLE_DEVICES": beside_learner(config)})
     with _telling(pipe):
         asyncio.run(_serve(config, pipe))
 
@@ -62,6 +66,14 @@ async def _serve(config: Config, pipe: Connection) -> None:
         loaded = await made.commit(stage.version)
         _tell(pipe, stage=staged.seconds, pause=loaded.pause, load=loaded.load)
     await made.close()
+
+
+def beside_learner(config: Config) -> str:
+    """CUDA_VISIBLE_DEVICES of an engine whose learner has the first GPUs: those behind them, the same, or none."""
+    ranks, count = config.learner.ranks, len(gpu_names())
+    if config.cluster.placement == "disjoint":
+        return ",".join(gpus_of(os.environ, number) for number in range(ranks, max(ranks + 1, count)))
+    return gpus_of(os.environ, 0) if on_gpus(config) else ""
 
 
 @contextmanager

@@ -22,9 +22,9 @@ TARGETS = {  # of a GPU
     ("loop", "of the engine alone"): ">= 0.95",
     ("learner", "MFU"): ">= 40 to 50",
     ("learner", "padding"): "<= 3",
-    ("push", "into an idle engine: pause"): "<= 100 (by IPC)",
+    ("push", "ipc, into an idle engine: pause"): "<= 100",
 }
-NO_GPU = "no GPU"
+NO_GPU, UNTOLD = "no GPU", "not told"  # instead of what NVML says: its library (nvidia-ml-py) may be missing
 FILES = ("bench.json", "bench.txt", "bench.svg")
 
 
@@ -45,12 +45,10 @@ class Result:
 
     def text(self) -> str:
         figures = self.figures
-        parts = [table(figures)] if figures else []
-        parts += [used] if (used := use(figures)) else []
-        parts += ["\n".join(["not measured", *(f"  {part}: {why}" for part, why in self.failed.items())])] * bool(
-            self.failed
-        )
-        return "\n\n".join(parts)
+        parts = [table(figures) if figures else "", use(figures, UNTOLD if self.setting["gpus"] else NO_GPU)]
+        if self.failed:
+            parts.append("\n".join(["not measured", *(f"  {part}: {why}" for part, why in self.failed.items())]))
+        return "\n\n".join(filter(None, parts))
 
     def write(self, out: Path) -> None:
         """FILES, each whole."""
@@ -78,15 +76,15 @@ def _with_ratio(readings: Iterable[Reading]) -> list[Reading]:
     return sorted(found, key=lambda reading: list(dict.fromkeys(r.section for r in found)).index(reading.section))
 
 
-def use(figures: Iterable[Figure]) -> str:
-    """Ledger and NVML side by side; empty if no run was measured."""
+def use(figures: Iterable[Figure], otherwise: str) -> str:
+    """Ledger and NVML, or what is said in its place, side by side; empty if no run was measured."""
     medians = {figure.what: figure.median for figure in figures if figure.section == run.SECTION}
     lines = []
     for what, ledger in medians.items():
         name, found, _ = what.partition(f" {run.LEDGER}")
         if found:
             nvml = medians.get(f"{name} {run.NVML}")
-            lines.append(f"  {name:<12}{ledger:>10.1f}%{NO_GPU if nvml is None else f'{nvml:.1f}%':>10}")
+            lines.append(f"  {name:<12}{ledger:>10.1f}%{otherwise if nvml is None else f'{nvml:.1f}%':>10}")
     return "\n".join([f"{'busy':<14}{'ledger':>11}{'NVML':>10}", *lines]) if lines else ""
 
 

@@ -51,7 +51,12 @@ def test_work_of_one_sequence() -> None:
 
 def test_a_shared_prompt_counts_once() -> None:
     """Prompt of 3 (1 + 2 + 3 pairs), answers of 2 (4) and of 3 (4 + 5) behind it."""
-    assert work([micro_batch((3, (2, 3)))]) == Work(tokens=8, positions=6, scored=5, pairs=19)
+    assert work([micro_batch((3, (2, 3)))], shared=True) == Work(tokens=8, positions=6, scored=5, pairs=19)
+
+
+def test_sequences_packed_into_a_row_are_each_by_themselves() -> None:
+    packed, apart = micro_batch((3, (2, 3))), micro_batch((3, (2,)), (3, (3,)))
+    assert work([packed]) == work([apart]) == Work(tokens=11, positions=9, scored=5, pairs=10 + 15)
 
 
 def test_an_empty_micro_batch_is_no_work() -> None:
@@ -65,9 +70,9 @@ def test_pairs_are_those_that_a_mask_would_show(rows: list[tuple[int, tuple[int,
     for prompt, answers in rows:
         pairs += sum(range(1, prompt + 1))
         pairs += sum(prompt + seen for answer in answers for seen in range(1, answer))
-    found = work([micro_batch(*rows)])
+    found = work([micro_batch(*rows)], shared=True)
     assert found.pairs == pairs
-    assert found == work([micro_batch(row) for row in rows])
+    assert found == work([micro_batch(row) for row in rows], shared=True)
 
 
 def test_operations_by_hand() -> None:

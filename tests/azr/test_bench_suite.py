@@ -11,12 +11,13 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from azr.bench import bars, push, run
+from azr.bench import bars, run
 from azr.bench.bars import Panel
 from azr.bench.engine import answered, steady
 from azr.bench.figures import Figure
+from azr.bench.loop import of_run
 from azr.bench.prompts import drawn, recorded
-from azr.bench.result import panels, use
+from azr.bench.result import NO_GPU, panels, use
 from azr.bench.suite import Plan, bench
 from azr.cli import MISUSED, main
 from azr.timeline import Gpu, Process, Span, Timeline
@@ -139,13 +140,35 @@ def test_without_a_run_prompts_are_those_of_the_identity(tmp_path: Path) -> None
     assert all(len(prompt) for group in groups for prompt, _ in group)
 
 
-# -- push, run -----------------------------------------------------------------------------------------------
+# -- loop ----------------------------------------------------------------------------------------------------
 
 
-def test_sizes_leave_half_of_the_memory() -> None:
-    gib = 1 << 30
-    assert push.sizes(5, 6 * gib, (gib, 256 << 20)) == [5, 256 << 20, gib]
-    assert push.sizes(5, 6 * gib - 1, (gib, 256 << 20)) == [5, 256 << 20]
+def test_the_rate_in_the_loop_is_of_what_completed_after_the_first_fifth(tmp_path: Path) -> None:
+    """A run of 10 seconds until second 110, so from 102 on: 20 and 60 tokens in 8 seconds, by two engines."""
+    steps = [{"step": step, "seconds": 5.0, "time": 105.0 + 5 * step} for step in (0, 1)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
+    (tmp_path / "summary.json").write_text('{"rollout": {"seconds": 10}}')
+
+    def counted(name: str, at: float, pid: int, **args: float) -> dict[str, object]:
+        return {"ph": "C", "name": name, "ts": at * 1e6, "args": args, "pid": pid}
+
+    events = [
+        *({"ph": "M", "name": "process_name", "pid": pid, "args": {"name": f"actor-{pid}"}} for pid in (0, 1)),
+        counted("tokens", 101, 0, tokens=1000),
+        counted("tokens", 103, 0, tokens=20),
+        counted("tokens", 110, 1, tokens=60),
+        counted("tokens", 111, 1, tokens=1000),
+        counted("costs", 105, 0, **{"generate/area": 16, "episode/seconds": 40}),
+        {"ph": "X", "name": "generate", "ts": 100e6, "dur": 6e6, "pid": 0},
+        {"ph": "X", "name": "idle", "ts": 106e6, "dur": 4e6, "pid": 0},
+    ]
+    (tmp_path / "trace.json").write_text(json.dumps(events) + "\n")
+    rate = of_run(tmp_path)
+    assert (rate.tokens_per_second, rate.running, rate.open, rate.engines) == (10.0, 2.0, 5.0, 2)
+    assert {state: share for state, share in rate.states.items() if share} == {"generate": 0.5, "idle": 0.5}
+
+
+# -- run -----------------------------------------------------------------------------------------------------
 
 
 def a_timeline(*gpus: Gpu) -> Timeline:
@@ -168,7 +191,7 @@ def test_ledger_and_nvml_stand_side_by_side() -> None:
         "actor-0 busy by NVML": pytest.approx(60.0),
         "trainer-0 busy by ledger": 25.0,
     }
-    lines = use([Figure("run", what, "%", (value,)) for what, value in readings.items()]).splitlines()
+    lines = use([Figure("run", what, "%", (value,)) for what, value in readings.items()], NO_GPU).splitlines()
     assert [line.split() for line in lines] == [
         ["busy", "ledger", "NVML"],
         ["actor-0", "75.0%", "60.0%"],

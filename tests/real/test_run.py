@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from azr.bench import run as bench
 from tests.real.conftest import ROOT, Runs
 
 WIDE = [
@@ -32,6 +33,9 @@ def test_two_of_everything(runs: Runs, rows: Callable[[Path], list[dict[str, Any
     summary = json.loads((folder / "summary.json").read_text())
     assert [row["step"] for row in rows(folder)] == [0, 1, 2]
     assert summary["version"] == 3
+    measured = {reading.what: reading.value for reading in bench.readings(folder, eta=0)}
+    assert measured["trained sequences"] > 0 and measured["push, pause"] > 0
+    assert 0 < measured["trainer-1 busy by ledger"] <= 100
 
     assert [(r["version"], r["asked"]["deduction"]) for r in summary["evaluation"]] == [(0, 8), (3, 8)]
 
