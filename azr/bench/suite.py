@@ -76,6 +76,7 @@ def bench(
         raise ConfigError(f"{out} holds a measurement: name another --out")
     out.mkdir(parents=True, exist_ok=True)
     with held(out), interruptible(), guarded():
+        say(f"results, after every part: {out}/{', '.join(FILES)}")
         config = _with_model(config)
         (out / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
         result = Result(setting(), dataclasses.asdict(config), [str(preset), *settings])
@@ -92,7 +93,6 @@ def bench(
                     result.rounds[-1] += part.read(out / f"{name}-{number}")
                 result.write(out)
     say(result.text())
-    say(f"written: {out}/{', '.join(FILES)}")
     return not result.failed
 
 

@@ -52,8 +52,8 @@ def test_parts_take_turns_and_every_repeat_is_kept(tmp_path: Path) -> None:
     assert figures["loop", "of the engine alone"]["values"] == [0.5, 0.5]
     assert found["config"]["learner"]["steps"] == 20  # type: ignore[index]
     assert {"system", "cores", "gpus", "versions"} <= set(found["setting"])  # type: ignore[call-overload]
-    assert "engine" in said[-2] and "95" in said[-2]
-    assert (tmp_path / "out" / "bench.txt").read_text().rstrip("\n") == said[-2]
+    assert "engine" in said[-1] and "95" in said[-1]
+    assert (tmp_path / "out" / "bench.txt").read_text().rstrip("\n") == said[-1]
 
 
 def test_a_part_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_part_that_fails_is_named_and_stops_no_other(tmp_path: Path) -> None:
     assert not good
     assert figures == {"learner": [100], "push": [100, 90, 80]}
     assert found["failed"] == {"learner": "learner: it fell over"}
-    assert "not measured\n  learner: learner: it fell over" in said[-2]
+    assert "not measured\n  learner: learner: it fell over" in said[-1]
 
 
 @pytest.mark.parametrize("words", [["--only", "engine,lop"], ["--repeats", "0"], ["learner.steps=3"]])
