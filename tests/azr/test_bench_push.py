@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from azr.bench import push
-from azr.bench.sending import EPOCH, OneEngine, answer, send
+from azr.bench.sending import EPOCH, OneEngine, answer, change, send
 from common import messages as m
 from common.config import Config, ModelConfig
 from common.errors import PartFailed, WeightTransferFailed
+from common.weights import WeightsConfig
 from common.wire import unpack_record
 
 
@@ -37,11 +38,31 @@ async def test_an_engine_is_offered_one_version_after_the_other() -> None:
             EPOCH, version, "here", 7, rank=1, world=2, tensors=metas, checksum="digest", timeout=60.0
         )
         theirs.send_bytes(b'{"load": 0.25}')
-        await intake.request(m.Published(version, EPOCH))
-    assert told == [{"load": 0.25}] * 2
+        await intake.request(m.Published(version, EPOCH, sent=3, whole=24))
+    assert told == [{"load": 0.25, "sent": 3, "whole": 24}] * 2
     assert await intake.request(m.WantPush()) == m.Push(2, EPOCH, 2, stop=True)
     with pytest.raises(WeightTransferFailed, match="lost"):
         await intake.request(m.Published(2, EPOCH, "lost a member"))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_a_version_differs_from_the_one_before_in_the_last_bit_of_few_numbers(dtype: str) -> None:
+    import torch
+
+    weight = torch.randn(200, 50, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    before = weight.clone()
+    change([weight], seed=1)
+    changed = weight != before
+    assert 0.01 < float(changed.float().mean()) < 0.02
+    assert float(((weight - before).abs() / before.abs()).max()) <= 2 * torch.finfo(weight.dtype).eps
+    change([weight], seed=1)
+    assert torch.equal(weight, before)
+    change([weight], seed=2)
+    assert not torch.equal(changed, weight != before)
+
+
+def test_over_ipc_no_bytes_travel() -> None:
+    assert [push.transports(carrier) for carrier in ("gloo", "nccl", "ipc")] == [["gloo"], ["gloo", "nccl"], ["gloo"]]
 
 
 def test_a_receiver_that_fails_or_dies_is_named() -> None:
@@ -54,12 +75,13 @@ def test_a_receiver_that_fails_or_dies_is_named() -> None:
         answer(ours, 60.0)
 
 
-def test_the_weights_of_the_model_arrive_at_a_receiver(tmp_path: Path) -> None:
+@pytest.mark.parametrize("delta", [False, True], ids=["whole", "delta"])
+def test_the_weights_of_the_model_arrive_at_a_receiver(delta: bool, tmp_path: Path) -> None:
     from actors.receiver import Receiver
     from tests.actors.models import random_model
 
     named = dict(random_model(tmp_path, 0).named_parameters())
-    schema = {name: m.TensorMeta(name, "float32", tuple(weight.shape)) for name, weight in named.items()}
+    schema = {name: m.TensorMeta(name, "bfloat16", tuple(weight.shape)) for name, weight in named.items()}
 
     def receive(pipe: Connection) -> list[int]:
         receiver, versions = Receiver(schema), []
@@ -75,6 +97,10 @@ def test_the_weights_of_the_model_arrive_at_a_receiver(tmp_path: Path) -> None:
     ours, theirs = multiprocessing.Pipe()
     with ThreadPoolExecutor(1) as engine:
         received = engine.submit(receive, theirs)
-        told = send(Config(model=ModelConfig(path=str(tmp_path))), ours, 2, 60.0)
+        model, weights = ModelConfig(path=str(tmp_path), dtype="bfloat16"), WeightsConfig(delta=delta)
+        told = send(Config(model=model, weights=weights), ours, 2, 60.0)
         assert received.result() == [1, 2]
     assert [found["pause"] for found in told] == [0.5, 0.5]
+    assert told[0]["sent"] == told[0]["whole"] == told[1]["whole"]
+    share = told[1]["sent"] / told[1]["whole"]
+    assert 0.01 < share < 0.1 if delta else share == 1.0
