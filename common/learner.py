@@ -26,6 +26,8 @@ class LearnerConfig(OffPolicyConfig):
     head_float32: bool = False  # logits computed in float32 whatever model.dtype (learner/float32_head.py)
     offload_optimizer: bool = False  # masters and AdamW's moments in host memory, updated there (zero_stage 1 to 3)
     share_prompts: bool = False  # train the answers to a prompt behind one copy of it (learner/prompt_rows.py)
+    packing: bool = False  # a micro-batch is one row of sequences end to end, without padding (docs/learner.md)
+    compile: bool = False  # torch.compile each layer and the scores of tokens (learner/compilation.py)
     threads: int = 1
     probe_tolerance: float = 1e-3  # largest |log-prob difference| between engine and learner after a push
 
@@ -48,6 +50,11 @@ class LearnerConfig(OffPolicyConfig):
             (self.ranks >= 1, "learner.ranks must be at least 1"),
             (self.micro_batch_tokens >= 1, "learner.micro_batch_tokens must be at least 1"),
             (self.head_tokens >= 0, "learner.head_tokens must be at least 0 (0: all)"),
+            (
+                not (self.packing and self.share_prompts),
+                "learner.packing and learner.share_prompts exclude each other, since in a packed row no sequence sees "
+                "another: set one of them to false",
+            ),
             (self.save_every >= 0, "learner.save_every must be at least 0 (0: only the last step)"),
             (
                 self.keep_checkpoints >= 2,

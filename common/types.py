@@ -216,7 +216,7 @@ class MicroBatch:
     staleness: Int32Array  # [Σ answer], learner step − version that sampled the token
     advantages: Float32Array  # [S]
     weights: Float32Array  # [S]
-    rows: Int32Array  # [R], sequences in each row of the model's input, Σ = S; those of one row have equal prompts
+    rows: Int32Array  # [R], sequences in each row of the model's input, Σ = S; of one prompt, unless rows are packed
 
 
 @dataclass(frozen=True, slots=True, eq=False)

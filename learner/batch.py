@@ -24,6 +24,7 @@ from common.config import AlgorithmConfig
 from common.seeds import derive
 from common.types import Group, Int32Array, Kind, MicroBatch, Sample, Share
 from learner.advantage import shuffle, whiten
+from learner.packing import cut
 from learner.prompt_rows import division
 
 
@@ -88,15 +89,20 @@ def shares(
     tokens: int,
     minibatches: int = 1,
     share_prompts: bool = False,
+    packing: bool = False,
 ) -> list[Share]:
     """One share per rank: micro-batches of at most `tokens` padded tokens, of like lengths, as many for each rank.
 
     A sequence longer than `tokens` is a micro-batch of its own. `minibatches`: optimiser steps, fewer if there are
     fewer sequences; each sequence is in one of them, with the weight and advantage it has in the whole batch.
     `share_prompts`: sequences that will stand in one row (learner/prompt_rows.py) stay together, and count as one.
+    `packing`: a micro-batch is one row of at most `tokens` tokens, none of them padding (learner/packing.py).
     """
     limit = tokens if share_prompts else 0
-    parts = [_packed(_rows(part, limit), ranks, tokens) for part in deal(rows, minibatches)]
+    parts = [
+        _packed(part, ranks, tokens) if packing else _padded(_rows(part, limit), ranks, tokens)
+        for part in deal(rows, minibatches)
+    ]
     updates = tuple(len(part[0]) for part in parts) if len(parts) > 1 else ()
     return [Share(step, tuple(batch for part in parts for batch in part[rank]), updates) for rank in range(ranks)]
 
@@ -121,8 +127,14 @@ def _width(row: Sequence[TrainSequence]) -> int:
     return row[0].length + sum(len(r.sample.tokens) for r in row[1:])
 
 
-def _packed(rows: Sequence[list[TrainSequence]], ranks: int, tokens: int) -> list[list[MicroBatch]]:
-    """Micro-batches of each rank, equally many."""
+def _packed(rows: Sequence[TrainSequence], ranks: int, tokens: int) -> list[list[MicroBatch]]:
+    """Micro-batches of each rank, equally many, of one row each."""
+    of_ranks = cut([row.length for row in rows], ranks, tokens)
+    return [[micro_batch([[rows[i] for i in pack]] if pack else []) for pack in packs] for packs in of_ranks]
+
+
+def _padded(rows: Sequence[list[TrainSequence]], ranks: int, tokens: int) -> list[list[MicroBatch]]:
+    """Micro-batches of each rank, equally many, of rows that are padded to one width."""
     by_width = sorted(range(len(rows)), key=lambda i: (-_width(rows[i]), i))
     packs: list[list[list[TrainSequence]]] = []
     for index in by_width:

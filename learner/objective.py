@@ -19,6 +19,7 @@ from common.off_policy import ANCHORED
 from common.types import MicroBatch
 from learner import policy
 from learner.loss import LOSSES, Tokens, interpolated, kl_k3
+from learner.pinned import onto
 from learner.step_metrics import StepMetrics
 
 # Stands in for an empty micro-batch: its weight, and so its gradient, is 0, yet it runs every collective and
@@ -45,7 +46,11 @@ class Objective:
         self._recomputes = settings.loss in ANCHORED and settings.proximal == "recompute"
         self._interpolates = settings.loss in ANCHORED and settings.proximal == "interpolate"
         self.reference = (
-            policy.load_policy(first, head_parts=head_parts).requires_grad_(False).to(device) if settings.kl else None
+            policy.load_policy(first, head_parts=head_parts, packing=settings.packing, compiled=settings.compile)
+            .requires_grad_(False)
+            .to(device)
+            if settings.kl
+            else None
         )
 
     def proximal(self, scorer: policy.Scorer, updates: Sequence[Sequence[MicroBatch]]) -> list[list[Tensor | None]]:
@@ -67,13 +72,24 @@ class Objective:
         `moved`: the weights are no longer those that the step began with."""
         empty = batch is PADDING or len(batch.answer_lengths) == 0
         batch = padded(batch)
-        device = self.device
-        behaviour = torch.tensor(batch.logprobs, device=device)
-        lengths = torch.tensor(batch.answer_lengths, dtype=torch.long, device=device)
-        advantages = torch.tensor(batch.advantages, device=device).repeat_interleave(lengths)
-        weights = torch.tensor(batch.weights, device=device).repeat_interleave(lengths)
-        staleness = torch.tensor(batch.staleness, device=device)
-        logprobs, entropy = self._scores(scorer, batch)
+        counts = batch.answer_lengths
+        owner = np.repeat(np.arange(len(counts)), counts)
+        oldest = np.zeros(len(counts), np.int32)
+        np.maximum.at(oldest, owner, batch.staleness)
+        # Spread over tokens on the host: a device would first have to tell it how many they are.
+        behaviour, lengths, advantages, weights, staleness, fresh = (
+            onto(array, self.device)
+            for array in (
+                batch.logprobs,
+                counts.astype(np.int64),
+                batch.advantages[owner],
+                batch.weights[owner],
+                batch.staleness,
+                (oldest == 0)[owner] & (not moved),
+            )
+        )
+        rows = policy.rows_of(batch, packing=self.settings.packing)
+        logprobs, entropy = policy.scored(scorer, rows, self.device)
         if self._interpolates:
             anchor = interpolated(logprobs, behaviour, staleness)
         tokens = Tokens(logprobs, behaviour, logprobs.detach() if anchor is None else anchor, advantages, lengths)
@@ -83,20 +99,27 @@ class Objective:
             losses = losses - self.settings.entropy_bonus * entropy
         if self.reference is not None:
             with torch.no_grad():
-                reference = self._scores(self.reference, batch).logprobs
+                reference = policy.scored(self.reference, rows, self.device).logprobs
             divergence = kl_k3(logprobs, reference)
             losses = losses + self.settings.kl * divergence
             statistics["kl_reference"] = divergence.detach()
         loss = (weights * losses).sum()
-        oldest = torch.segment_reduce(staleness.double(), "max", lengths=lengths, unsafe=True)
-        fresh = (oldest == 0).repeat_interleave(lengths) & (not moved)
         metrics.add(loss, logprobs, behaviour, staleness, statistics, fresh, 0 if empty else len(lengths))
+        metrics.add_positions(rows.input_ids.size, 0 if empty else filled(batch, packing=self.settings.packing))
         return loss
 
     def _scores(self, scorer: policy.Scorer, batch: MicroBatch) -> policy.TokenScores:
-        return policy.answer_scores(scorer, batch, self.device)
+        return policy.answer_scores(scorer, batch, self.device, packing=self.settings.packing)
 
 
 def padded(batch: MicroBatch) -> MicroBatch:
     """`batch`, or what stands in for it if it is empty."""
     return batch if len(batch.answer_lengths) else PADDING
+
+
+def filled(batch: MicroBatch, *, packing: bool) -> int:
+    """Positions of the model's input that belong to a sequence: a shared prompt counts once, a last token never."""
+    prompts = batch.prompt_lengths
+    if not packing:
+        prompts = prompts[np.cumsum(batch.rows) - batch.rows]
+    return int(prompts.sum() + (batch.answer_lengths - 1).sum())

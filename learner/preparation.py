@@ -28,5 +28,11 @@ def prepared(
     learner = config.learner
     rows = sequences(step, batch, config.algorithm, config.run.seed).rows
     return batch, shares(
-        step, rows, learner.ranks, learner.micro_batch_tokens, learner.minibatches, learner.share_prompts
+        step,
+        rows,
+        learner.ranks,
+        learner.micro_batch_tokens,
+        learner.minibatches,
+        learner.share_prompts,
+        learner.packing,
     )

@@ -29,6 +29,7 @@ class StepMetrics:
         self._tokens: dict[str, Tensor] = {}  # name → [BUCKETS], sums over tokens
         self._whole: dict[str, Tensor] = {}  # name → [], sums over micro-batches
         self._peaks: Tensor | None = None  # [_PEAKS, BUCKETS]
+        self._positions = [0, 0]  # of the model's input, and how many of them belong to a sequence
         self._inner = 0.0  # seconds of blocks timed inside the running one
         self._seconds = dict.fromkeys(PHASES, 0.0)
 
@@ -80,11 +81,18 @@ class StepMetrics:
         peaks = torch.stack([ratio, (new - old).abs()])[:, :, None].where(member, 0.0).amax(1)
         self._peaks = peaks if self._peaks is None else self._peaks.maximum(peaks)
 
+    def add_positions(self, put_through: int, filled: int) -> None:
+        """Of one micro-batch: positions of the model's input, and how many of them belong to a sequence."""
+        self._positions[0] += put_through
+        self._positions[1] += filled
+
     def reduced(self) -> dict[str, float]:
         """Metrics over all ranks (Trainer.step says which); collective."""
         assert self._peaks is not None
         names = sorted(self._tokens)
-        sums = torch.cat([self._tokens[name] for name in names] + [value[None] for value in self._whole.values()])
+        whole = torch.stack(list(self._whole.values()))
+        positions = torch.tensor(self._positions, dtype=whole.dtype, device=whole.device)
+        sums = torch.cat([*(self._tokens[name] for name in names), whole, positions])
         seconds = torch.tensor(list(self._seconds.values()), dtype=torch.float64, device=sums.device)
         most = torch.cat([self._peaks.flatten(), seconds])
         dist.all_reduce(sums)
@@ -95,7 +103,9 @@ class StepMetrics:
         by_bucket = dict(zip(names, sums[:count].view(len(names), -1), strict=True))
         peaks = most[: self._peaks.numel()].view_as(self._peaks)
         out = _figures({name: float(value.sum()) for name, value in by_bucket.items()}, peaks.amax(1))
-        out |= dict(zip(self._whole, sums[count:].tolist(), strict=True))
+        *of_whole, put_through, filled = sums[count:].tolist()
+        out |= dict(zip(self._whole, of_whole, strict=True))
+        out["padding"] = 1.0 - filled / put_through if put_through else 0.0
         out["mismatch"] /= max(out["fresh_tokens"], 1.0)
         phases = most[self._peaks.numel() :].tolist()
         out |= {f"seconds_{phase}": value for phase, value in zip(self._seconds, phases, strict=True)}

@@ -83,14 +83,15 @@ class Trainer:
         """Train one batch, of which `share` is this rank's part. Returns metrics of the whole batch.
 
         loss; grad_norm (before clipping; the largest of the optimiser steps); lr; updates (optimiser steps);
-        sequences; seconds_forward, seconds_backward and seconds_update, of the slowest rank. Over answer tokens: tokens
-        (how many), entropy (of the trained policy, nats per token), surprisal (−log-prob, nats; estimates the entropy
-        where on-policy), ratio_mean, ratio_max (trained over behaviour probability), log_ratio_mean, log_ratio_max (of
-        |log ratio|, unbounded), kl (k1 estimate of behaviour from trained policy, nats), effective_sample_size
-        (Σr)² / (N Σr²), a share of tokens, 0–1, kl_reference if there is a reference, and the loss's own statistics
-        (`clipped`, `masked`, `truncated`: shares). The same over the tokens of each staleness that occurs, as
-        staleness_BUCKET/NAME. mismatch: log_ratio_mean of sequences wholly sampled by the weights that the step began
-        with, before it changes them, fresh_tokens of them. PartFailed if the loss or its gradient is not finite, or a
+        sequences; padding (share of the positions put through the model that belong to no sequence); seconds_forward,
+        seconds_backward and seconds_update, of the slowest rank. Over answer tokens: tokens (how many), entropy (of the
+        trained policy, nats per token), surprisal (−log-prob, nats; estimates the entropy where on-policy), ratio_mean,
+        ratio_max (trained over behaviour probability), log_ratio_mean, log_ratio_max (of |log ratio|, unbounded), kl
+        (k1 estimate of behaviour from trained policy, nats), effective_sample_size (Σr)² / (N Σr²), a share of tokens,
+        0–1, kl_reference if there is a reference, and the loss's own statistics (`clipped`, `masked`, `truncated`:
+        shares). The same over the tokens of each staleness that occurs, as staleness_BUCKET/NAME. mismatch:
+        log_ratio_mean of sequences wholly sampled by the weights that the step began with, before it changes them,
+        fresh_tokens of them. PartFailed if the loss or its gradient is not finite, or a
         figure of learner/drift.py is over its limit.
         """
         metrics = StepMetrics()
@@ -120,7 +121,8 @@ class Trainer:
     def score(self, sequences: Sequence[Int32Array]) -> list[Float32Array]:
         """Log-probs of tokens 1… of each sequence, float32 [len − 1], under the weights as they are."""
         limit = self.config.learner.micro_batch_tokens
-        return policy.score(self.zero, sequences, tokens=limit, device=self.zero.device)
+        packing = self.config.learner.packing
+        return policy.score(self.zero, sequences, tokens=limit, device=self.zero.device, packing=packing)
 
     @property
     def tensors(self) -> tuple[TensorMeta, ...]:
@@ -174,6 +176,8 @@ class Trainer:
             head_float32=settings.head_float32,
             checkpoint_activations=settings.checkpoint_activations,
             share_prompts=settings.share_prompts,
+            packing=settings.packing,
+            compiled=settings.compile,
         )
         return Zero(trained, settings, world=self.world)
 
@@ -183,7 +187,9 @@ class Trainer:
         if steps:
             # AdamW has no moments to set before a step; one without gradient at rate 0 moves no weight.
             with zero.accumulation():
-                zero.backward(policy.answer_scores(zero, PADDING, zero.device).logprobs.sum() * 0.0, last=True)
+                packing = self.config.learner.packing
+                scores = policy.answer_scores(zero, PADDING, zero.device, packing=packing)
+                zero.backward(scores.logprobs.sum() * 0.0, last=True)
             zero.step(0.0)
             for states in checkpoint.read_states(folder):
                 zero.restore_states(states)

@@ -72,9 +72,9 @@ class Zero:
     def device(self) -> torch.device:
         return torch.device(self.engine.device)
 
-    def __call__(self, *rows: Tensor) -> TokenScores:
+    def __call__(self, **rows: Any) -> TokenScores:
         """Policy.forward; under stage 3 a collective."""
-        scores: TokenScores = self.engine(*rows)
+        scores: TokenScores = self.engine(**rows)
         return scores
 
     def accumulation(self) -> AbstractContextManager[None]:

@@ -39,9 +39,13 @@ class Noted(StepMetrics):
     """Keeps what it is given."""
 
     given: list[tuple[Any, ...]] = field(default_factory=list)
+    positions: tuple[int, int] = (0, 0)
 
     def add(self, *arguments: Any) -> None:
         self.given.append(arguments)
+
+    def add_positions(self, put_through: int, filled: int) -> None:
+        self.positions = put_through, filled
 
 
 def two_sequences(staleness: tuple[int, int, int] = (0, 0, 3)) -> MicroBatch:
@@ -125,3 +129,4 @@ def test_an_empty_micro_batch_is_run_and_counts_for_nothing() -> None:
         assert loss.item() == 0.0
         assert told.logprobs.grad is not None and told.logprobs.grad.abs().max() == 0
         assert metrics.given[0][-1] == 0
+        assert metrics.positions == (1, 0)

@@ -22,7 +22,8 @@ from transformers import (
 )
 
 from common.errors import PartFailed
-from learner.policy import apart, load_policy
+from learner.attention import apart
+from learner.policy import load_policy
 
 
 @pytest.mark.parametrize(

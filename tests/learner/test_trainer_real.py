@@ -427,9 +427,9 @@ def test_log_probs_do_not_depend_on_whether_a_prompt_is_shared(model: Path) -> N
     batch = micro_batch([replace(s, prompt=p.prompt) for p in (one, two) for s in (one, two)] + [one])
     found, rows = [], []
 
-    def scorer(*given: torch.Tensor) -> TokenScores:
-        rows.append(len(given[0]))
-        scores: TokenScores = policy(*given)
+    def scorer(**given: torch.Tensor) -> TokenScores:
+        rows.append(len(given["input_ids"]))
+        scores: TokenScores = policy(**given)
         return scores
 
     for counts in ((1, 1, 1, 1, 1), (2, 2, 1)):

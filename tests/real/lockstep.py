@@ -67,8 +67,9 @@ async def lockstep(config: Config, folder: Path, trainer: ProcessPoolExecutor) -
         made = [await run_episode(maker.make(lease, step), parts) for lease in leases]
         batch = settle(step, made, config, book, ())
         rows = sequences(step, batch, config.algorithm, config.run.seed).rows
+        learner = config.learner
         (share,) = shares(
-            step, rows, 1, config.learner.micro_batch_tokens, config.learner.minibatches, config.learner.share_prompts
+            step, rows, 1, learner.micro_batch_tokens, learner.minibatches, learner.share_prompts, learner.packing
         )
         loss, weights = trainer.submit(train, share).result()
         losses.append(loss)
