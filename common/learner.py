@@ -55,6 +55,11 @@ class LearnerConfig(OffPolicyConfig):
                 "learner.packing and learner.share_prompts exclude each other, since in a packed row no sequence sees "
                 "another: set one of them to false",
             ),
+            (
+                not (self.compile and self.zero_stage == 3),
+                "learner.compile does not go with learner.zero_stage 3, whose hooks break the graph of each layer: set "
+                "learner.compile=false, or a zero_stage of 2 at most",
+            ),
             (self.save_every >= 0, "learner.save_every must be at least 0 (0: only the last step)"),
             (
                 self.keep_checkpoints >= 2,

@@ -3,7 +3,9 @@
 All layers share one graph, since they differ in weights alone, and shapes are symbols in it, so micro-batches of any
 size run what the first one compiled; scoring without gradients compiles once more. What is gained is in the work
 between matrix products: in a graph it reads and writes its operands once. The head's product itself is left alone.
-Not guaranteed: bits equal to those of a run that does not compile. Not covered: ZeRO-3, whose hooks break every graph.
+Sizes of one or none would have graphs of their own; callers spare them. Attention without a kernel breaks the graph.
+Not guaranteed: bits equal to those of a run that does not compile. Not covered: ZeRO-3, whose hooks break the graph at
+every module of every layer (refused: common/learner.py).
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from learner.pinned import onto
 from learner.step_metrics import StepMetrics
 
 # Stands in for an empty micro-batch: its weight, and so its gradient, is 0, yet it runs every collective and
-# gives every parameter a gradient.
+# gives every parameter a gradient. It has two inputs: torch.compile makes a graph of its own for a size of one.
 PADDING = MicroBatch(
-    tokens=np.zeros(2, np.int32),
-    prompt_lengths=np.ones(1, np.int32),
+    tokens=np.zeros(3, np.int32),
+    prompt_lengths=np.full(1, 2, np.int32),
     answer_lengths=np.ones(1, np.int32),
     logprobs=np.zeros(1, np.float32),
     staleness=np.zeros(1, np.int32),

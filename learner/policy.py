@@ -105,7 +105,7 @@ class Policy(torch.nn.Module):
     def _scores(self, chosen: Tensor, targets: Tensor) -> TokenScores:
         """Of `targets` [n] after the hidden states `chosen` [n, h]."""
         logits: Tensor = self.model.get_output_embeddings()(chosen)
-        if self.fused:
+        if self.fused and len(targets) > 1:  # a part of one or none would be a graph of its own
             return TokenScores(*fused_scores(logits, targets, self.entropy_gradient))
         logprobs = logits.float().log_softmax(-1)
         spread = entropy(logprobs if self.entropy_gradient else logprobs.detach())

@@ -129,4 +129,4 @@ def test_an_empty_micro_batch_is_run_and_counts_for_nothing() -> None:
         assert loss.item() == 0.0
         assert told.logprobs.grad is not None and told.logprobs.grad.abs().max() == 0
         assert metrics.given[0][-1] == 0
-        assert metrics.positions == (1, 0)
+        assert metrics.positions == (2, 0)

@@ -149,7 +149,7 @@ def test_training_equals_plain_pytorch(model: Path, tmp_path: Path, division: st
     assert_alike(first.whole, expected, config.learner.lr)
     assert_bit_equal(Outcome(first.whole.metrics[1:], first.whole.weights, first.whole.moments), first.rest)
     inputs = [sum(len(s.prompt) + len(s.answer) - 1 for s in batch_of(step)) for step in range(3)]
-    empty = sum(size == 0 for sizes in DIVISIONS[division] for size in sizes)  # each puts one position through
+    empty = 2 * sum(size == 0 for sizes in DIVISIONS[division] for size in sizes)  # PADDING has two positions
     for metrics, count in zip(first.whole.metrics, inputs, strict=True):
         assert metrics["padding"] == pytest.approx(empty / (count + empty))
     for rank in ranks[1:]:
