@@ -109,7 +109,8 @@ def gspo(tokens: Tokens, settings: OffPolicyConfig) -> TokenLoss:
     paper counts sequences alike. Statistic `clipped`: 1 for all tokens of a sequence that lost its gradient.
     """
     mean = torch.segment_reduce(tokens.logprobs - tokens.behaviour, "mean", lengths=tokens.lengths, unsafe=True)
-    ratio = mean.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp().repeat_interleave(tokens.lengths)
+    ratio = mean.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+    ratio = ratio.repeat_interleave(tokens.lengths, output_size=len(tokens.logprobs))
     loss, clipped = _surrogate(ratio, tokens.advantages, settings.gspo_clip_low, settings.gspo_clip_high)
     return TokenLoss(loss, {"clipped": clipped})
 
