@@ -84,7 +84,7 @@ def examine(
             findings += _capacity(config, machine, shape, started)
     if shape is not None and on_gpus(config):
         model, unknown = model_check.detailed(config, shape)
-        findings += unknown
+        findings += [*unknown, *_in_process(config)]
         if model is not None:
             asked = needs(config, model)
             if not config.cluster.address:
@@ -116,6 +116,8 @@ def report(result: Examination) -> str:
             f"{'together':<25}{result.memory / GIB:>8.2f}  of {result.machine.memory / GIB:.1f} GiB free, "
             f"{result.machine.cores} cores"
         )
+    if result.config.cluster.address:
+        text.append(_MACHINES)
     text += ["", *map(str, sorted(result.findings, key=lambda finding: not finding.fatal))]
     text.append("this run will not work as it is" if result.errors else "nothing stands in the way of this run")
     return "\n".join(text)
@@ -185,6 +187,7 @@ def _capacity(config: Config, machine: Machine, shape: Shape, started: tuple[Pro
 
 
 def _gpus(asked: GpuNeeds, free: tuple[int, ...]) -> Iterator[Finding]:
+    """Of a run whose GPUs are those of this machine."""
     lack = lacking(asked, free)
     if lack:
         yield Finding(
@@ -195,6 +198,20 @@ def _gpus(asked: GpuNeeds, free: tuple[int, ...]) -> Iterator[Finding]:
         )
 
 
+def _in_process(config: Config) -> Iterator[Finding]:
+    if config.engine.kind == "inprocess":
+        yield Finding(
+            False,
+            "engine.kind=inprocess on GPUs: between two steps of the model the GPU waits for all else that the actor "
+            "does",
+            "engine.kind=async",
+        )
+
+
+_MACHINES = (
+    "machines of the cluster: this code, the model folder and the run folder under the same paths on each of them "
+    "(a shared file system); not examined"
+)
 _MORE = "machines with more memory: each version kept for pushes is a copy of the weights"
 _SMALLER = {
     "actor": "fewer engine.actors, a smaller engine.kv_cache_gib, or a smaller model",

@@ -101,7 +101,7 @@ def actor_memory(config: Config, shape: Shape) -> int:
     """On CPU weights are there twice: those in use and those staged for the next push."""
     push = staged(shape.parameters, _width(config), config.carrier)
     if on_gpus(config):
-        return ENGINE + CUDA_HOST + push
+        return ENGINE + config.engine.tensor_parallel * CUDA_HOST + push
     return ENGINE + shape.parameters * NUMBER + push + int(config.engine.kv_cache_gib * GIB)
 
 

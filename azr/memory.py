@@ -22,9 +22,11 @@ micro-batch, h the hidden size, I the feed-forward width, H and K the heads of q
 * Mask, with learner.share_prompts: one byte and one number for every pair of positions of a row; most if a micro-batch
   is one row (learner/prompt_rows.py).
 * learner.kl: each rank holds the first weights whole, in float32.
-* KV cache: 2wKd bytes per token and layer (Kwon et al., arXiv 2309.06180, section 3, with K heads for H).
+* KV cache: 2wKd bytes per token and layer (Kwon et al., arXiv 2309.06180, section 3, with K heads for H). Tensor
+  parallelism divides an engine's weights and KV cache over its GPUs.
 
-Allowances, not computed: GPU_RESERVE and ENGINE_RESERVE. Not covered: tensor parallelism, quantisation.
+Allowances, not computed: GPU_RESERVE and ENGINE_RESERVE. Not covered: quantisation, what tensor
+parallelism does not divide (norms) and its buffers.
 """
 
 from __future__ import annotations
@@ -108,14 +110,17 @@ def learner(config: Config, model: Architecture) -> Need:
 
 
 def engine(config: Config, model: Architecture) -> Need:
-    """One actor's engine, the whole model on one GPU."""
+    """Each GPU of an actor's engine, which divides weights and KV cache over engine.tensor_parallel of them."""
     settings, shape, width = config.engine, model.shape, WIDTHS[config.model.dtype]
+    over = settings.tensor_parallel
+    divided = f" / {over} GPUs" if over > 1 else ""
+    cache = int(settings.kv_cache_gib * GIB)
     return Need(
         "engine",
-        settings.actors,
+        settings.actors * over,
         (
-            Term("weights", width * shape.parameters, f"{width} B x {shape.parameters:,}"),
-            Term("KV cache", int(settings.kv_cache_gib * GIB), f"engine.kv_cache_gib={settings.kv_cache_gib:g}"),
+            Term("weights", -(-width * shape.parameters // over), f"{width} B x {shape.parameters:,}{divided}"),
+            Term("KV cache", -(-cache // over), f"engine.kv_cache_gib={settings.kv_cache_gib:g}{divided}"),
             *received(config, shape.parameters, width),
             Term("reserve", ENGINE_RESERVE, "an allowance, CUDA graphs and prefill included"),
         ),
@@ -213,12 +218,20 @@ def reference(parameters: int, kl: float) -> tuple[Term, ...]:
 
 def kv_tokens(config: Config, shape: Shape, width: int) -> int:
     """How many tokens the KV cache of an engine holds."""
-    return int(config.engine.kv_cache_gib * GIB) // shape.kv_bytes(width)
+    return int(config.engine.kv_cache_gib * GIB) // cached(shape, width, config.engine.tensor_parallel)
 
 
 def sequences(config: Config, shape: Shape, width: int) -> int:
-    """How many sequences of engine.max_model_len the KV cache holds."""
+    """How many sequences of engine.max_model_len the KV cache of an engine holds."""
     return kv_tokens(config, shape, width) // config.engine.max_model_len
+
+
+def cached(shape: Shape, width: int, over: int) -> int:
+    """Bytes of KV cache per token on all `over` GPUs of an engine: each has a head of keys at least, if need be a copy.
+
+    vLLM's own rule (ModelConfig.get_num_kv_heads).
+    """
+    return shape.kv_bytes(width) * max(1, over // shape.kv_heads)
 
 
 def sent(config: Config, parameters: int, width: int) -> tuple[Term, ...]:

@@ -13,7 +13,7 @@ from azr.architecture import Architecture
 from azr.base.heldout import PER_TYPE
 from azr.finding import Finding
 from azr.footprint import NUMBER, on_gpus
-from azr.memory import GIB, WIDTHS, sequences
+from azr.memory import GIB, WIDTHS, cached, sequences
 from azr.model_folder import TINY, Shape
 from common.config import Config
 from common.errors import ConfigError, PartFailed
@@ -50,11 +50,11 @@ def _precision(config: Config) -> Iterator[Finding]:
     dtype = config.model.dtype
     if dtype not in WIDTHS:
         yield Finding(True, f"model.dtype is {dtype}; what is known is {' and '.join(WIDTHS)}", "model.dtype=float32")
-    elif on_gpus(config) or dtype != "float32":
+    elif dtype == "bfloat16" and not on_gpus(config):
         yield Finding(
-            True,
-            f"model.dtype is {dtype}, which is for GPUs; the learner so far trains in float32, on CPU",
-            "this configuration is for planning; to train today: model.dtype=float32, with a model that fits the CPU",
+            False,
+            "model.dtype is bfloat16 on CPU, which works, and on most CPUs is slower than float32",
+            "model.dtype=float32, or cluster.placement=disjoint or shared for GPUs",
         )
 
 
@@ -92,8 +92,17 @@ def lengths(config: Config, shape: Shape) -> Iterator[Finding]:
             f"vLLM on CPU has no attention for heads of {shape.head_dim}",
             f"a model with one of {sizes}",
         )
+    over = engine.tensor_parallel
+    if shape.heads % over or (shape.kv_heads % over and over % shape.kv_heads):
+        yield Finding(
+            True,
+            f"engine.tensor_parallel={over} does not divide the model's {shape.heads} heads of queries and "
+            f"{shape.kv_heads} of keys",
+            "engine.tensor_parallel=1, or a number that divides both",
+        )
+        return
     width = WIDTHS.get(config.model.dtype, NUMBER)
-    room = int(engine.kv_cache_gib * GIB) // shape.kv_bytes(width)
+    room = int(engine.kv_cache_gib * GIB) // cached(shape, width, over)
     full = sequences(config, shape, width)
     if full < 1:
         yield Finding(

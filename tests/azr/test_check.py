@@ -158,7 +158,6 @@ def test_a_broken_file_is_named(tmp_path: Path, file: str, content: bytes) -> No
         ("engine.max_model_len=1024", "512 positions"),
         ("engine.max_tokens=256", "no room for a prompt"),
         ("engine.kv_cache_gib=0.0001", "fewer than one sequence"),
-        ("model.dtype=bfloat16", "float32"),
     ],
 )
 def test_lengths_that_do_not_fit_are_errors(override: str, named: str) -> None:
@@ -176,6 +175,7 @@ def test_a_head_size_that_the_engine_lacks_on_cpu_is_an_error(tmp_path: Path) ->
     ("override", "named"),
     [
         ("engine.kv_cache_gib=0.01", "preempted"),
+        ("model.dtype=bfloat16", "slower than float32"),
         ("learner.micro_batch_tokens=128", "micro-batch of its own"),
         ("learner.threads=9", "threads busy on 8 cores"),
         ("cluster.cpus=9", "may use 8 cores"),
@@ -311,6 +311,27 @@ def test_gpus_of_a_given_cluster_are_not_judged_here() -> None:
     config = published("cluster.address=10.1.2.3:6379")
     result = examine(config, ROOMY, lambda host, port: True, no_gpus)
     assert result.gpus is not None and not any("GPU," in error.text for error in result.errors)
+
+
+def test_machines_of_a_given_cluster_must_have_the_same_folders() -> None:
+    result = examine(tiny("cluster.address=10.1.2.3:6379"), ROOMY, lambda host, port: True)
+    assert "run folder under the same paths" in report(result)
+    assert "run folder under the same paths" not in report(examine(tiny(), ROOMY))
+
+
+def test_heads_that_tensor_parallelism_does_not_divide_are_an_error() -> None:
+    """The model has 16 heads of queries and 2 of keys: four GPUs hold copies of the latter."""
+    for over, wrong in ((2, False), (3, True), (4, False)):
+        config = published(f"engine.tensor_parallel={over}", "cluster.cpus=8")
+        found = [text for text in texts(examine(config, ROOMY, free_gpus=no_gpus), fatal=True) if "16 heads" in text]
+        assert bool(found) is wrong
+
+
+def test_an_engine_in_the_actors_process_is_not_meant_for_gpus(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model", intermediate_size=384)
+    for kind, warned in (("inprocess", True), ("async", False)):
+        result = examine(tiny(*ON_GPUS, f"engine.kind={kind}", folder=folder), ROOMY, free_gpus=no_gpus)
+        assert any("engine.kind=inprocess" in text for text in texts(result, fatal=False)) is warned
 
 
 def test_gpus_of_a_run_on_cpu_are_not_looked_for() -> None:

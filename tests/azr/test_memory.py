@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 
 from azr import architecture
 from azr.architecture import Architecture
-from azr.gpu_needs import lacking, needs
+from azr.gpu_needs import lacking, lines, needs
 from azr.gpus import parse
 from azr.memory import (
     GIB,
@@ -19,6 +19,7 @@ from azr.memory import (
     Need,
     Term,
     activations,
+    cached,
     engine,
     layer_bytes,
     learner,
@@ -240,6 +241,21 @@ def test_an_engine_and_the_sequences_it_holds_by_hand() -> None:
     assert sequences(config, HALF.shape, 2) == 21
 
 
+def test_tensor_parallelism_divides_an_engine_by_hand() -> None:
+    parallel = "engine.kind=async", "engine.kv_cache_gib=3", "engine.max_model_len=4096", "engine.actors=2"
+    need = engine(half(*parallel, "engine.tensor_parallel=2"), HALF)
+    assert need.count == 4
+    assert {term.name: term.bytes for term in need.terms} == {
+        "weights": 494_032_768,
+        "KV cache": 3 * GIB // 2,
+        "reserve": 4 * GIB,
+    }
+    # 3 GiB hold 64 sequences of 48 MiB. On 7 GPUs two heads of keys are three times there, each on a GPU of its own.
+    assert [cached(HALF.shape, 2, over) for over in (1, 2, 7)] == [12_288, 12_288, 3 * 12_288]
+    assert sequences(half(*parallel, "engine.tensor_parallel=2"), HALF.shape, 2) == 64
+    assert sequences(half(*parallel, "engine.tensor_parallel=7"), HALF.shape, 2) == 21
+
+
 def test_a_push_through_host_memory_takes_a_copy_per_version_and_the_new_one() -> None:
     assert VERSIONS == KEPT
     assert (snapshots(100, 2), staged(100, 2)) == (800, 200)
@@ -293,6 +309,28 @@ def test_gpus_are_held_against_the_needs_largest_first() -> None:
     assert "has 1 GPUs" in lacking(asked, (served,))
     assert "free" in lacking(asked, (rank, served - 1))
     assert "free" in lacking(asked, (served, rank - 1))
+
+
+def test_a_shared_gpu_must_hold_rank_and_engine() -> None:
+    shared = needs(half("cluster.placement=shared", "engine.actors=2"), HALF)
+    rank, served = shared.learner.total, shared.engine.total
+    assert (shared.count, [shared.each(bundle) for bundle in shared.plan.bundles]) == (2, [rank + served, served])
+    assert lacking(shared, (served, rank + served)) == ""
+    assert "free" in lacking(shared, (rank + served - 1, served))
+    lack = lacking(shared, (rank,))
+    assert f"1 with {(rank + served) / GIB:.1f} GiB for a rank and an engine each and 1 with" in lack
+    told = lines(shared)
+    assert f"  {'trainer-0 + actor-0':<32}{(rank + served) / GIB:>8.2f}" in told
+    assert f"  {'actor-1':<32}{served / GIB:>8.2f}" in told
+
+
+def test_an_engine_on_two_gpus_needs_both() -> None:
+    asked = needs(half("engine.kind=async", "engine.tensor_parallel=2", "learner.kind=none"), HALF)
+    each = asked.engine.total
+    assert asked.count == 2 and lacking(asked, (each, each)) == ""
+    assert "has 1 GPUs" in lacking(asked, (2 * each,))
+    assert "free" in lacking(asked, (each, each - 1))
+    assert f"  {'actor-0, on each of 2':<32}{each / GIB:>8.2f}" in lines(asked)
 
 
 def test_the_answer_of_the_driver_is_read() -> None:
