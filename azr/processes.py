@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from azr.gpu_share import keep_to_part
 from azr.process import Process
 from azr.reporting import Reporter
 from azr.wiring import CREDITS, Endpoint, free_port, own_address
@@ -267,6 +268,8 @@ class TrainerProcess(Process):
 
         self.rank = rank
         try:
+            if self.config.cluster.placement == "shared":
+                keep_to_part(self.config)
             self.trainer = Trainer(
                 self.config,
                 rank=rank,

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from azr.cluster import OBJECT_STORE, Cluster
 from azr.environment import environment
 from azr.gpu_placement import Bundle, GpuPlan, planned
+from azr.gpu_share import part
+from azr.memory import GIB
 from azr.process import Process
 from azr.reservation import Reservation
 from azr.wiring import Endpoint, Network
@@ -113,6 +115,16 @@ def test_only_trainers_and_engines_of_a_run_on_gpus_see_any() -> None:
 def test_a_trainer_is_told_its_accelerator() -> None:
     assert environment("trainer", gpus=False)["DS_ACCELERATOR"] == "cpu"
     assert environment("trainer", gpus=True)["DS_ACCELERATOR"] == "cuda"
+
+
+# -- a shared GPU ------------------------------------------------------------------------------------------------
+
+
+def test_the_learner_has_what_the_engine_and_its_own_context_leave() -> None:
+    assert part(80 * GIB, 19 * GIB) == 60 / 80
+    assert part(4 * GIB, 2 * GIB) == 1 / 4
+    with pytest.raises(PartFailed, match="nothing is left for the learner"):
+        part(80 * GIB, 79 * GIB)
 
 
 # -- with Ray ----------------------------------------------------------------------------------------------------
