@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import configparser
+import json
 import re
 import stat
+import struct
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -73,6 +76,16 @@ SIZES = {
     "14b-coder": ("Qwen/Qwen2.5-Coder-14B", 256, 8),
     "llama3.1-8b": ("meta-llama/Llama-3.1-8B", 64, 4),
 }
+# config.json of Qwen/Qwen2.5-0.5B, as far as memory depends on it.
+HALF = {
+    "num_hidden_layers": 24,
+    "hidden_size": 896,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "intermediate_size": 4864,
+    "vocab_size": 151_936,
+    "max_position_embeddings": 32_768,
+}
 SERVER = Machine("linux", 64, 1024 * GIB, 1024 * GIB, seccomp=True, compiler="/usr/bin/c++", headers=True, ninja=True)
 
 
@@ -127,6 +140,24 @@ def test_a_published_size_lacks_only_its_model_where_it_was_published(name: str,
     assert folder.text == f"there is no model folder {config.model.path}"
     assert any("has 1 GPUs" in error.text for error in examine(config, SERVER, free_gpus=lambda: (80 * GIB,)).errors)
     assert any("40.0" in e.text for e in examine(config, SERVER, free_gpus=lambda: (40 * GIB,) * gpus).errors)
+
+
+def test_one_gpu_is_enough_for_the_preset_of_one_gpu(tmp_path: Path) -> None:
+    """80 GiB and a machine of 12 cores and 64 GiB; with the model that its first lines make."""
+    folder = tmp_path / "qwen-0.5b-random"
+    folder.mkdir()
+    header = json.dumps({"all": {"shape": [494_032_768]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps(HALF))
+    config = load("one-gpu.yaml", [f"model.path={folder}"])
+    machine = replace(SERVER, cores=12, memory=64 * GIB, disk=64 * GIB)
+    found = examine(config, machine, free_gpus=lambda: (80 * GIB,))
+    assert found.findings == () and found.gpus is not None and found.gpus.count == 1
+    both = found.gpus.learner.total + found.gpus.engine.total
+    assert examine(config, machine, free_gpus=lambda: (both,)).findings == ()
+    (lack,) = examine(config, machine, free_gpus=lambda: (both - 1,)).errors
+    assert "a rank and an engine each" in lack.text
 
 
 def test_every_published_size_has_a_preset() -> None:
