@@ -53,7 +53,7 @@ def _precision(config: Config) -> Iterator[Finding]:
     elif dtype == "bfloat16" and not on_gpus(config):
         yield Finding(
             False,
-            "model.dtype is bfloat16 on CPU, which works, and on most CPUs is slower than float32",
+            "model.dtype is bfloat16 on CPU, which works; a CPU without bfloat16 arithmetic is slower than in float32",
             "model.dtype=float32, or cluster.placement=disjoint or shared for GPUs",
         )
 

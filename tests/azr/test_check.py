@@ -175,7 +175,7 @@ def test_a_head_size_that_the_engine_lacks_on_cpu_is_an_error(tmp_path: Path) ->
     ("override", "named"),
     [
         ("engine.kv_cache_gib=0.01", "preempted"),
-        ("model.dtype=bfloat16", "slower than float32"),
+        ("model.dtype=bfloat16", "slower than in float32"),
         ("learner.micro_batch_tokens=128", "micro-batch of its own"),
         ("learner.threads=9", "threads busy on 8 cores"),
         ("cluster.cpus=9", "may use 8 cores"),
