@@ -6,6 +6,8 @@ vLLM needs besides is in actors/engine.py.
 
 from __future__ import annotations
 
+from common.errors import PartFailed
+
 
 def environment(role: str, *, gpus: bool) -> dict[str, str]:
     """`gpus`: whether trainer ranks and engines of this run have GPUs."""
@@ -14,3 +16,18 @@ def environment(role: str, *, gpus: bool) -> dict[str, str]:
     if role == "trainer":
         found["DS_ACCELERATOR"] = "cuda" if has else "cpu"
     return found
+
+
+def alone_on(index: int, visible: str | None) -> dict[str, str]:
+    """Of a process that Ray does not place: one of the GPUs `visible` (CUDA_VISIBLE_DEVICES; None: all), from 0.
+
+    PartFailed if there are fewer.
+    """
+    names = [name for name in visible.split(",") if name] if visible is not None else None
+    if names is not None and index >= len(names):
+        raise PartFailed(
+            "placement",
+            f"CUDA_VISIBLE_DEVICES={visible} names {len(names)} GPUs, and one is needed for each trainer rank",
+            hint="more of them, or cluster.placement=cpu",
+        )
+    return {"CUDA_VISIBLE_DEVICES": names[index] if names else str(index)}

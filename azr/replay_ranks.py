@@ -15,6 +15,8 @@ from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from azr.environment import alone_on, environment
+from azr.footprint import on_gpus
 from azr.log_file import redirect
 from azr.replay_plan import Figures, Plan
 from azr.wiring import free_port
@@ -77,7 +79,11 @@ def _rank(plan: Plan, rank: int, master: tuple[str, int], folder: Path, pipe: Co
     for path in plan.folder.glob(f"{BOOK}*"):
         if not path.name.endswith("-shm"):  # an index of the write-ahead log, which SQLite makes anew
             shutil.copyfile(path, own / path.name)
+    gpus = on_gpus(plan.config)
     try:
+        os.environ.update(environment("trainer", gpus=gpus))
+        if gpus:
+            os.environ.update(alone_on(rank, os.environ.get("CUDA_VISIBLE_DEVICES")))
         for step, figures in _steps(plan, rank, master, own):
             if rank == 0:
                 _send(pipe, step=step, figures=figures)

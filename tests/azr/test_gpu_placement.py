@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from azr.cluster import OBJECT_STORE, Cluster
-from azr.environment import environment
+from azr.environment import alone_on, environment
 from azr.gpu_placement import Bundle, GpuPlan, planned
 from azr.gpu_share import part
 from azr.memory import GIB
@@ -115,6 +115,14 @@ def test_only_trainers_and_engines_of_a_run_on_gpus_see_any() -> None:
 def test_a_trainer_is_told_its_accelerator() -> None:
     assert environment("trainer", gpus=False)["DS_ACCELERATOR"] == "cpu"
     assert environment("trainer", gpus=True)["DS_ACCELERATOR"] == "cuda"
+
+
+def test_ranks_that_ray_does_not_place_take_the_visible_gpus_in_turn() -> None:
+    assert [alone_on(rank, None)["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["0", "1"]
+    assert [alone_on(rank, "3,GPU-7")["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["3", "GPU-7"]
+    for rank, visible in ((2, "3,GPU-7"), (0, "")):
+        with pytest.raises(PartFailed, match="one is needed for each trainer rank"):
+            alone_on(rank, visible)
 
 
 # -- a shared GPU ------------------------------------------------------------------------------------------------
