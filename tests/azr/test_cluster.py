@@ -160,6 +160,18 @@ async def test_late_actors_that_wait_for_a_dead_intake_name_it(tmp_path: Path) -
     assert raised.value.log == str(tmp_path / "logs" / "intake.log")
 
 
+@pytest.mark.parametrize(("settings", "hinted"), [((), False), (("cluster.address=10.0.0.1:6379",), True)])
+async def test_a_rank_that_fails_on_several_machines_hints_at_their_networks(
+    settings: tuple[str, ...], hinted: bool, tmp_path: Path
+) -> None:
+    cluster = await started(tmp_path, *settings)
+    async with supervised(cluster) as watching:
+        die(cluster, "trainer-0")
+        with pytest.raises(PartFailed, match="trainer-0: its process died") as raised:
+            await watching
+    assert ("NCCL_SOCKET_IFNAME" in raised.value.hint) is hinted
+
+
 # -- the next run ------------------------------------------------------------------------------------------------
 
 

@@ -242,7 +242,8 @@ def test_an_engine_and_the_sequences_it_holds_by_hand() -> None:
 
 
 def test_tensor_parallelism_divides_an_engine_by_hand() -> None:
-    parallel = "engine.kind=async", "engine.kv_cache_gib=3", "engine.max_model_len=4096", "engine.actors=2"
+    sizes = "engine.kv_cache_gib=3", "engine.max_model_len=4096", "engine.actors=2"
+    parallel = "engine.kind=async", "learner.kind=none", *sizes
     need = engine(half(*parallel, "engine.tensor_parallel=2"), HALF)
     assert need.count == 4
     assert {term.name: term.bytes for term in need.terms} == {
