@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -78,19 +79,21 @@ def perform(
 ) -> None:
     """Run `commands` side by side. PartFailed, and the others are ended, when one fails or `seconds` are over."""
     processes = [start(command, log, variables) for command, log in zip(commands, logs, strict=True)]
+    waiting = {os.pidfd_open(process.pid): number for number, process in enumerate(processes)}
+    deadline = time.monotonic() + seconds
     try:
-        deadline = time.monotonic() + seconds
-        waiting = dict(enumerate(processes))
         while waiting:
-            for number, process in list(waiting.items()):
-                with suppress(subprocess.TimeoutExpired):
-                    code = process.wait(0.2)
-                    del waiting[number]
-                    if code:
-                        raise PartFailed(logs[number].stem, f"ended with {code}: {end_of(logs[number])}")
-            if waiting and time.monotonic() > deadline:
-                raise PartFailed(logs[min(waiting)].stem, f"was not done after {seconds:.0f} s")
+            ended = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))[0]
+            if not ended:
+                raise PartFailed(logs[min(waiting.values())].stem, f"was not done after {seconds:.0f} s")
+            for descriptor in ended:
+                number = waiting.pop(descriptor)
+                os.close(descriptor)
+                if code := processes[number].wait():
+                    raise PartFailed(logs[number].stem, f"ended with {code}: {end_of(logs[number])}")
     finally:
+        for descriptor in waiting:
+            os.close(descriptor)
         for process in processes:
             end(process)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,12 +37,13 @@ HOST = "127.0.0.1"
 @dataclass(frozen=True)
 class Found:
     """`metrics` of each step; log-probs of the probe before any; samples of weights after all, or of the gradient of
-    the first batch. `memory`: most bytes that torch had allocated, 0 without a GPU."""
+    the first batch. `memory`: most bytes that torch had allocated on a GPU, 0 without one; `resident`: on the host."""
 
     metrics: list[dict[str, float]]
     scores: np.ndarray[Any, np.dtype[np.float32]]
     samples: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
     memory: int
+    resident: int
     loss: float
 
 
@@ -67,7 +69,7 @@ def trained(request: Request, name: str, settings: Sequence[str], *, steps: int,
     told = json.loads((folder / "found.json").read_text())
     with np.load(folder / "found.npz") as arrays:
         kept = {key: arrays[key] for key in arrays.files}
-    return Found(told["metrics"], kept.pop("scores"), kept, told["memory"], told["loss"])
+    return Found(told["metrics"], kept.pop("scores"), kept, told["memory"], told["resident"], told["loss"])
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
@@ -100,7 +102,9 @@ def main(spec: Path) -> int:
         kept = dict(sampled(tensors))
         np.savez(folder / "found.npz", scores=np.concatenate(scores), **kept)  # type: ignore[arg-type]
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-        (folder / "found.json").write_text(json.dumps({"metrics": metrics, "memory": memory, "loss": loss}))
+        resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        told = {"metrics": metrics, "memory": memory, "resident": resident, "loss": loss}
+        (folder / "found.json").write_text(json.dumps(told))
     trainer.close()
     return 0
 
