@@ -75,7 +75,7 @@ def trained(request: Request, name: str, settings: Sequence[str], *, steps: int,
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
     """‖one − other‖ / ‖other‖ over all samples together, other in float64; infinite if a value is not finite."""
     a, b = (np.concatenate([found[key].astype(np.float64) for key in sorted(other)]) for found in (one, other))
-    gap = float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
+    gap = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30)
     return gap if np.isfinite(gap) else float("inf")
 
 
