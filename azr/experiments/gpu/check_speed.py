@@ -21,7 +21,7 @@ MFU = {"0.5b": 40.0, "3b": 50.0}  # per cent, at least
 PADDING = 3.0  # per cent, at most
 IN_LOOP = 0.95  # at least
 SECONDS = 300.0  # of one measurement
-WAYS = {
+WAYS: dict[str, dict[str, Sequence[str]]] = {
     "0.5b": {"plain": ("learner.head_tokens=0",), "compiled": ("learner.head_tokens=0", "learner.compile=true")},
     "3b": {
         "compiled": ("learner.compile=true", "learner.head_tokens=4096"),

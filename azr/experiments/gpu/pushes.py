@@ -191,7 +191,7 @@ async def _way(engine: Engine, config: Config, way: Way, spec: Path, device: str
     log = folder / "learner.log"
     learner = children.start(command, log, children.environment(device))
     ended = asyncio.create_task(asyncio.to_thread(learner.wait))
-    parts = {serving, pushing, ended, desk.over}
+    parts: set[asyncio.Future[Any]] = {serving, pushing, ended, desk.over}
     try:
         done, _ = await asyncio.wait(parts, timeout=WAY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         for part in done:
