@@ -37,7 +37,7 @@ def check(record: Record, request: Request) -> None:
         if shape == "0.5b" or request.on_gpu:
             _learner(record, request, shape, ways)
     # Both parts have an engine and no learner, so the engine has the GPU to itself.
-    alone = ("cluster.placement=disjoint",) if request.on_gpu else ()
+    alone = ("cluster.placement=disjoint", "learner.steps=60") if request.on_gpu else ()
     found = _bench(request, "loop", ("loop", "engine"), settings(request, request.model("0.5b"), *alone))
     for section, what, unit in (
         ("engine", "tokens", "tokens/s"),

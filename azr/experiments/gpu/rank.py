@@ -32,16 +32,19 @@ if TYPE_CHECKING:
 SAMPLES = 4096
 PROBES = 4
 HOST = "127.0.0.1"
+_BEFORE = "before/"  # in names of arrays
+Samples = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
 
 
 @dataclass(frozen=True)
 class Found:
-    """`metrics` of each step; log-probs of the probe before any; samples of weights after all, or of the gradient of
-    the first batch. `memory`: most bytes that torch had allocated on a GPU, 0 without one; `resident`: on the host."""
+    """`metrics` of each step; log-probs of the probe before any; samples of weights `before` and after all, or of the
+    gradient of the first batch. `memory`: most bytes that torch had allocated on a GPU, 0 without one; `resident`: on the host."""
 
     metrics: list[dict[str, float]]
     scores: np.ndarray[Any, np.dtype[np.float32]]
-    samples: dict[str, np.ndarray[Any, np.dtype[np.float32]]]
+    samples: Samples
+    before: Samples
     memory: int
     resident: int
     loss: float
@@ -69,13 +72,20 @@ def trained(request: Request, name: str, settings: Sequence[str], *, steps: int,
     told = json.loads((folder / "found.json").read_text())
     with np.load(folder / "found.npz") as arrays:
         kept = {key: arrays[key] for key in arrays.files}
-    return Found(told["metrics"], kept.pop("scores"), kept, told["memory"], told["resident"], told["loss"])
+    scores = kept.pop("scores")
+    before = {name.removeprefix(_BEFORE): kept.pop(name) for name in list(kept) if name.startswith(_BEFORE)}
+    return Found(told["metrics"], scores, kept, before, told["memory"], told["resident"], told["loss"])
 
 
-def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
-    """‖one − other‖ / ‖other‖ over all samples together, other in float64; infinite if a value is not finite."""
-    a, b = (np.concatenate([found[key].astype(np.float64) for key in sorted(other)]) for found in (one, other))
-    gap = float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(b)), 1e-30)
+def difference(one: Mapping[str, Any], other: Mapping[str, Any], origin: Mapping[str, Any] | None = None) -> float:
+    """‖one − other‖ / ‖other − origin‖ over all samples together, in float64; `origin` is 0 by default. Infinite if a
+    value is not finite."""
+
+    def joined(found: Mapping[str, Any]) -> Any:
+        return np.concatenate([found[key].astype(np.float64) for key in sorted(other)])
+
+    size = float(np.linalg.norm(joined(other) - (0.0 if origin is None else joined(origin))))
+    gap = float(np.linalg.norm(joined(one) - joined(other))) / max(size, 1e-30)
     return gap if np.isfinite(gap) else float("inf")
 
 
@@ -96,10 +106,11 @@ def main(spec: Path) -> int:
     scores = trainer.score(_probe(config))
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    before = dict(sampled(trainer.snapshot())) if steps else {}
     metrics = [trainer.step(share) for share in shares[:steps]]
     loss, tensors = (0.0, iter(trainer.snapshot())) if steps else _gradient(trainer, shares[0])
     if rank == 0:
-        kept = dict(sampled(tensors))
+        kept = {_BEFORE + name: values for name, values in before.items()} | dict(sampled(tensors))
         np.savez(folder / "found.npz", scores=np.concatenate(scores), **kept)  # type: ignore[arg-type]
         memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
         resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

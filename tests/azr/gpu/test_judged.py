@@ -121,4 +121,6 @@ def test_a_difference_is_relative_to_the_reference_and_never_passes_for_a_number
 
     reference = {"a": np.array([3.0]), "b": np.array([4.0])}
     assert difference({"a": np.array([3.0]), "b": np.array([4.5])}, reference) == pytest.approx(0.1)
+    origin = {"a": np.array([3.0]), "b": np.array([3.0])}
+    assert difference({"a": np.array([3.0]), "b": np.array([4.5])}, reference, origin) == pytest.approx(0.5)
     assert difference({"a": np.array([np.nan]), "b": np.array([4.0])}, reference) == float("inf")
