@@ -17,7 +17,7 @@ from pathlib import Path
 
 from common.errors import PartFailed
 
-SHOWN = 2000  # characters of a log
+SHOWN = 600  # characters of a log
 MULTI_RANK = (2, 30)  # the first NCCL that lets several ranks share a GPU
 
 

@@ -39,7 +39,8 @@ Samples = dict[str, np.ndarray[Any, np.dtype[np.float32]]]
 @dataclass(frozen=True)
 class Found:
     """`metrics` of each step; log-probs of the probe before any; samples of weights `before` and after all, or of the
-    gradient of the first batch. `memory`: most bytes that torch had allocated on a GPU, 0 without one; `resident`: on the host."""
+    gradient of the first batch. `memory`: most bytes that torch had allocated on a GPU, 0 without one; `resident`: on
+    the host."""
 
     metrics: list[dict[str, float]]
     scores: np.ndarray[Any, np.dtype[np.float32]]
