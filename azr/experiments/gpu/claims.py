@@ -50,21 +50,22 @@ class Figure:
 
 @dataclass(frozen=True)
 class Request:
-    """On which device (cuda or cpu) to check, and a folder for what it makes; kept if the user named it."""
+    """On which device (cuda or cpu) to check, a folder for what it makes, and one for models, which checks share."""
 
     device: str
     work: Path
+    models: Path
 
     @property
     def on_gpu(self) -> bool:
         return self.device == "cuda"
 
     def model(self, shape: str, *, dtype: str = "bfloat16") -> Path:
-        """A model of random weights, made once for all checks that share the folder. On a CPU it is the tiny one."""
+        """A model of random weights, made once for all checks that share `models`. On a CPU it is the tiny one."""
         from azr.experiments.gpu.model import make
 
         shape = shape if self.on_gpu else "tiny"
-        path = self.work / f"model-{shape}-{dtype}"
+        path = self.models / f"{shape}-{dtype}"
         if not path.exists():
             make(path, shape, dtype=dtype, device=self.device)
         return path
@@ -126,7 +127,8 @@ def main(name: str, check: Check, arguments: Sequence[str] | None = None) -> int
         with tempfile.TemporaryDirectory(prefix="azr-check-", ignore_cleanup_errors=True) as temporary:
             work = (parsed.work or Path(temporary)).absolute()
             work.mkdir(parents=True, exist_ok=True)
-            record = perform(name, check, Request(parsed.device, work))
+            own = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=work))
+            record = perform(name, check, Request(parsed.device, own, work / "models"))
         if parsed.out is not None:
             parsed.out.parent.mkdir(parents=True, exist_ok=True)
             parsed.out.write_text(json.dumps(record.as_json(), indent=1) + "\n", encoding="utf-8")

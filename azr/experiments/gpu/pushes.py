@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -177,18 +178,22 @@ async def _all(config: Config, ways: Sequence[Way], spec: Path, requests: int, d
 
 
 async def _way(engine: Engine, config: Config, way: Way, spec: Path, device: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="azr-") as sockets:
+        return await _pushed(engine, config, way, spec, device, Path(sockets))
+
+
+async def _pushed(engine: Engine, config: Config, way: Way, spec: Path, device: str, sockets: Path) -> dict[str, Any]:
     """What one way of pushing cost and gave."""
     from azr.wiring import Network
 
-    folder = spec.parent / f"way-{way.transport}{'-delta' * way.delta}"
-    folder.mkdir()
-    network = Network(RUN, config, folder)
+    network = Network(RUN, config, sockets)
+    out = spec.parent / f"learner-{str(way).replace(' ', '-')}.json"
     desk = Desk(engine, config.learner.probe_tolerance)
     server = network.server(network.bind_address(INTAKE), desk, {"trainer"}, 8, None)
     await server.start()
     serving, pushing = asyncio.create_task(server.serve_forever()), asyncio.create_task(desk.sync.run())
-    command = [sys.executable, "-m", "azr.experiments.gpu.sender", str(spec), server.address, *_words(way)]
-    log = folder / "learner.log"
+    words = [str(spec), server.address, str(sockets), way.transport, str(int(way.delta)), str(out)]
+    command, log = [sys.executable, "-m", "azr.experiments.gpu.sender", *words], out.with_suffix(".log")
     learner = children.start(command, log, children.environment(device))
     ended = asyncio.create_task(asyncio.to_thread(learner.wait))
     parts: set[asyncio.Future[Any]] = {serving, pushing, ended, desk.over}
@@ -205,8 +210,11 @@ async def _way(engine: Engine, config: Config, way: Way, spec: Path, device: str
             task.cancel()
         await asyncio.gather(serving, pushing, return_exceptions=True)
         await server.close()
-    told = json.loads((folder / "sender.json").read_text())
-    return {**told, "digests": desk.digests, "pushes": [dataclasses.asdict(push) for push in desk.pushes]}
+    return {
+        **json.loads(out.read_text()),
+        "digests": desk.digests,
+        "pushes": [dataclasses.asdict(push) for push in desk.pushes],
+    }
 
 
 async def _answer(engine: Engine, config: Config, requests: int) -> None:
@@ -220,10 +228,6 @@ async def _answer(engine: Engine, config: Config, requests: int) -> None:
             assert len(answer.tokens) == len(answer.logprobs)
 
     await asyncio.gather(*(one(number) for number in range(requests)))
-
-
-def _words(way: Way) -> list[str]:
-    return [way.transport, str(int(way.delta))]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Each step changes one matrix element in a hundred by a draw from N(0, CHANGE²), so that a delta is small and log-probs
 move by far more than two kernels differ. Equal seeds and devices give equal versions, whatever way they are pushed.
-`python -m azr.experiments.gpu.sender SPEC.json ADDRESS TRANSPORT DELTA`
+`python -m azr.experiments.gpu.sender SPEC.json ADDRESS SOCKETS TRANSPORT DELTA OUT.json`
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Changed:
         return [max(float(np.max(np.abs(a - b))) for a, b in zip(*pair, strict=True)) for pair in pairs]
 
 
-def main(spec: Path, address: str, transport: str, delta: bool) -> int:
+def main(spec: Path, address: str, sockets: Path, transport: str, delta: bool, out: Path) -> int:
     from azr import model_folder
     from azr.experiments.gpu.settings import PRESET
     from azr.wiring import Endpoint, Network
@@ -98,7 +98,7 @@ def main(spec: Path, address: str, transport: str, delta: bool) -> int:
     vocabulary = model_folder.shape(Path(config.model.path)).vocabulary
     probe = [random.integers(3, vocabulary, LENGTH).astype(np.int32) for _ in range(PROBES)]
     link = LoopThread("link")
-    client = Network(RUN, config, spec.parent).client(Endpoint(address), "trainer", 0, None, INTAKE)
+    client = Network(RUN, config, sockets).client(Endpoint(address), "trainer", 0, None, INTAKE)
     link.call(client.connect(PUSH_SECONDS))
     publisher = Publisher(client, "127.0.0.1", PUSH_SECONDS, probe, Sending(transport, delta, True, gpu))
     pushing = link.spawn(publisher.run())
@@ -115,9 +115,10 @@ def main(spec: Path, address: str, transport: str, delta: bool) -> int:
     pushing.result(timeout=PUSH_SECONDS)
     link.call(client.close())
     link.close()
-    (Path(address.removeprefix("ipc://")).parent / "sender.json").write_text(json.dumps({"moves": learner.moves}))
+    out.write_text(json.dumps({"moves": learner.moves}))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], sys.argv[4] == "1"))
+    spec, address, sockets, transport, delta, out = sys.argv[1:]
+    sys.exit(main(Path(spec), address, Path(sockets), transport, delta == "1", Path(out)))

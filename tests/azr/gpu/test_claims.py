@@ -47,7 +47,7 @@ def test_a_crash_is_a_failed_claim_and_keeps_what_was_found(tmp_path: Path) -> N
         record.claim("began", True)
         raise ZeroDivisionError("by nought")
 
-    record = perform("crashing", check, Request("cpu", tmp_path))
+    record = perform("crashing", check, Request("cpu", tmp_path, tmp_path))
     assert record.failed
     assert [str(claim) for claim in record.claims] == [
         "PASS    began",
@@ -56,7 +56,7 @@ def test_a_crash_is_a_failed_claim_and_keeps_what_was_found(tmp_path: Path) -> N
 
 
 def test_a_model_is_made_once_and_tiny_without_a_gpu(tmp_path: Path) -> None:
-    request = Request("cpu", tmp_path)
+    request = Request("cpu", tmp_path, tmp_path / "models")
     path = request.model("3b", dtype="float32")
     before = (path / "model.safetensors").stat()
     assert request.model("0.5b", dtype="float32") == path

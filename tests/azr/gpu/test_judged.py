@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from azr.experiments.gpu import check_push, check_run
-from azr.experiments.gpu.check_push import Way
 from azr.experiments.gpu.claims import Record
+from azr.experiments.gpu.pushes import Way
 from azr.experiments.gpu.rank import difference
 from azr.experiments.gpu.whole_run import Run
 
