@@ -1,7 +1,7 @@
 """Weights pushed each way are the learner's: gloo, CUDA IPC, NCCL, and deltas over gloo and NCCL.
 
 A learner and a real engine in processes of their own, several versions, requests in flight. After each push the
-engine's log-probs are held against the learner's, and its weights, by digest, against those of the other ways. On one
+engine's log-probs are held against the learner's, and its weights, by digest, against those of the first way. On one
 GPU NCCL needs a library that takes several ranks there (docs/gpu.md); it is looked for among the packages and
 preloaded.
 `python -m azr.experiments.gpu.check_push`
@@ -61,7 +61,7 @@ def check(record: Record, request: Request) -> None:
 
 def judged(record: Record, ways: list[Way], found: dict[str, Any], *, on_gpu: bool) -> None:
     """The claims about what each way gave; `found` by its name."""
-    reference: list[str] = next((told["digests"] for told in found.values() if "failed" not in told), [])
+    first, reference = next(((name, told["digests"]) for name, told in found.items() if "failed" not in told), ("", []))
     for way in ways:
         told = found.get(str(way), {"failed": "not reached: a way before it failed"})
         if "failed" in told:
@@ -77,7 +77,8 @@ def judged(record: Record, ways: list[Way], found: dict[str, Any], *, on_gpu: bo
             f"differ by {gap:.2g}, a version moves them by {least:.2g}",
         )
         record.claim(f"{way}: each version has weights of its own", len(set(digests)) == VERSIONS + 1)
-        record.claim(f"{way}: the weights are, bit for bit, those of the other ways", digests == reference)
+        if str(way) != first:
+            record.claim(f"{way}: the weights are, bit for bit, those that {first} left", digests == reference)
         later = pushes[1:]  # the first makes the group
         share = max(push["sent"] / push["whole"] for push in later)
         if way.delta:
