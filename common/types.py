@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int32Array = NDArray[np.int32]
-Float32Array = NDArray[np.float32]
+# Spelt out, for the wire reads them as types: numpy's NDArray is no plain alias of this from 2.5 on.
+Int32Array = np.ndarray[tuple[Any, ...], np.dtype[np.int32]]
+Float32Array = np.ndarray[tuple[Any, ...], np.dtype[np.float32]]
 
 
 class TaskType(StrEnum):
