@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.parser import HeaderParser
+from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -101,6 +102,10 @@ def resolve(
     requirements: Iterable[str], target: Target, have: Mapping[str, str], without: Iterable[str]
 ) -> dict[str, str]:
     """Version of everything that `requirements` need on `target`, what it has included. PartFailed if uv finds none."""
+    if find_spec("uv") is None:
+        raise PartFailed(
+            "bundle", "uv is not there, and resolves what is needed", hint="make setup, or: pip install uv"
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "in").write_text("\n".join(requirements), encoding="utf-8")
