@@ -47,7 +47,8 @@ def judged(record: Record, run: Run, steps: int, tolerance: float) -> None:
     trained = [int(row["step"]) for row in run.steps]
     record.claim(f"{steps} steps are trained, each once", trained == list(range(steps)), f"{len(trained)} rows")
     broken = [row["step"] for row in run.steps if not _moves(row)]
-    record.claim("every loss is finite and every gradient moves the weights", bool(trained) and not broken, f"{broken}")
+    moves = bool(trained) and not broken
+    record.claim("every loss is finite and every gradient moves the weights", moves, f"not in {broken}" * bool(broken))
     version = run.summary.get("version")
     record.claim("the last version is in service", version == steps, f"version {version}")
     gaps = [float(row["push/probe_difference"]) for row in run.steps if "push/probe_difference" in row]
