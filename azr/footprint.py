@@ -119,7 +119,7 @@ def trainer_memory(config: Config, shape: Shape) -> int:
     backward += sum(term.bytes for term in mask(learner.micro_batch_tokens, NUMBER, shared=learner.share_prompts))
     backward += sum(term.bytes for term in float32_head(shape, width, computed=learner.head_float32))
     offload = learner.offload_optimizer
-    held = (*states(*sizes, offload=offload), *reference(shape.parameters, learner.kl))
+    held = (*states(*sizes, offload=offload), *reference(shape.parameters, width, learner.kl))
     together = TRAINER + sum(term.bytes for term in held) + max(backward, update(*sizes, offload=offload)[0]) + push
     return together + _offloaded(config, shape)
 

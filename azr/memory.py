@@ -21,7 +21,7 @@ micro-batch, h the hidden size, I the feed-forward width, H and K the heads of q
   the probabilities as well, 4.
 * Mask, with learner.share_prompts: one byte and one number for every pair of positions of a row; most if a micro-batch
   is one row (learner/prompt_rows.py).
-* learner.kl: each rank holds the first weights whole, in float32.
+* learner.kl: each rank holds the first weights whole, in model.dtype.
 * KV cache: 2wKd bytes per token and layer (Kwon et al., arXiv 2309.06180, section 3, with K heads for H). Tensor
   parallelism divides an engine's weights and KV cache over its GPUs.
 
@@ -89,7 +89,7 @@ def learner(config: Config, model: Architecture) -> Need:
         settings.trainers,
         (
             *states(shape.parameters, stage, ranks, width, offload=offload),
-            *reference(shape.parameters, settings.kl),
+            *reference(shape.parameters, width, settings.kl),
             *([_largest(shape, width)] if offload and stage < 3 else ()),
             *sent(config, shape.parameters, width),
             Term("reserve", GPU_RESERVE, "an allowance"),
@@ -211,9 +211,9 @@ def float32_head(shape: Shape, width: int, *, computed: bool) -> tuple[Term, ...
     return (Term("float32 head", size, formula),) if computed and width != MASTER else ()
 
 
-def reference(parameters: int, kl: float) -> tuple[Term, ...]:
+def reference(parameters: int, width: int, kl: float) -> tuple[Term, ...]:
     """The first weights, for the KL divergence to them; nothing without."""
-    return (Term("reference", MASTER * parameters, f"{MASTER} B x {parameters:,}"),) if kl else ()
+    return (Term("reference", width * parameters, f"{width} B x {parameters:,}"),) if kl else ()
 
 
 def kv_tokens(config: Config, shape: Shape, width: int) -> int:

@@ -2,7 +2,9 @@
 
 Invariants: with `entropy_bonus` and `kl` 0 the loss is the weighted sum of the token losses and nothing else is
 computed, nor a reference loaded. All but the construction is collective where the scorer's forward pass is.
-Not covered: a reference divided over ranks; each holds a whole one, in float32.
+The reference is computed like the policy, in its precision with the same attention and head: what rounding does is in
+both, and weights do not diverge from themselves.
+Not covered: a reference divided over ranks; each holds a whole one.
 """
 
 from __future__ import annotations
@@ -37,16 +39,32 @@ PADDING = MicroBatch(
 
 
 class Objective:
-    """The loss of `settings`. `first`: folder of the model that the run began with, whatever it resumes from."""
+    """The loss of `settings`. `first`: folder of the model that the run began with, whatever it resumes from; `dtype`:
+    that of the policy."""
 
-    def __init__(self, settings: LearnerConfig, first: Path, device: torch.device, *, head_parts: int = 1) -> None:
+    def __init__(
+        self,
+        settings: LearnerConfig,
+        first: Path,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        *,
+        head_parts: int = 1,
+    ) -> None:
         self.settings = settings
         self.device = device
         self.loss = LOSSES[settings.loss]
         self._recomputes = settings.loss in ANCHORED and settings.proximal == "recompute"
         self._interpolates = settings.loss in ANCHORED and settings.proximal == "interpolate"
         self.reference = (
-            policy.load_policy(first, head_parts=head_parts, packing=settings.packing, compiled=settings.compile)
+            policy.load_policy(
+                first,
+                dtype,
+                head_parts=head_parts,
+                head_float32=settings.head_float32,
+                packing=settings.packing,
+                compiled=settings.compile,
+            )
             .requires_grad_(False)
             .to(device)
             if settings.kl

@@ -76,7 +76,11 @@ class Trainer:
         _join(rank, world, master, on_gpu=config.cluster.placement != "cpu")
         self.zero = self._build(Path(config.model.path)) if start is None else self._restored(folder / start)
         self.objective = Objective(
-            config.learner, Path(config.model.path), self.zero.device, head_parts=_head_parts(config)
+            config.learner,
+            Path(config.model.path),
+            self.zero.device,
+            DTYPES[config.model.dtype],
+            head_parts=_head_parts(config),
         )
 
     def step(self, share: Share) -> dict[str, float]:

@@ -92,7 +92,8 @@ class Zero:
     def step(self, lr: float) -> float:
         """Clip by global norm, update the weights, clear the gradients. Returns the norm before clipping.
 
-        With a norm that is not finite DeepSpeed leaves the weights alone; infinity is returned.
+        With a norm that is not finite DeepSpeed leaves the weights alone and infinity is returned; at stage 0, where
+        torch clips, they are spoilt.
         """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr

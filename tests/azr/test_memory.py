@@ -212,7 +212,7 @@ def test_entropy_bonus_and_kl_cost_probabilities_and_the_first_weights() -> None
     }
     need = learner(half("learner.kl=0.01", "engine.max_model_len=300"), HALF)
     assert {term.name: term.bytes for term in need.standing if term not in plain.standing} == {
-        "reference": 4 * 494_032_768
+        "reference": 2 * 494_032_768
     }
 
 

@@ -243,6 +243,51 @@ def test_a_checkpoint_holds_weights_for_engines_and_their_masters(runs: Runs, st
     np.testing.assert_allclose(scores[0], run.trained.scores[0], atol=0.05)
 
 
+def divergences(trainer: Trainer) -> list[float]:
+    return [trainer.step(shares_of(step, DIVISIONS["1x4"])[0])["kl_reference"] for step in range(2)]
+
+
+@pytest.mark.parametrize("head_float32", [False, True])
+def test_the_reference_is_rounded_as_the_policy_is(model: Path, tmp_path: Path, head_float32: bool) -> None:
+    """The first weights do not diverge from themselves."""
+    config = config_of(model, 0, kl=0.1, head_float32=head_float32)
+    ((first, second),) = run_ranks(divergences, config, 1, tmp_path)
+    assert first == 0.0
+    assert second > 0.0
+
+
+def with_a_gradient_that_overflows(trainer: Trainer) -> tuple[str, bool]:
+    """What is said, and whether the first weights are still there."""
+    before = {name: tensor.clone() for name, tensor in trainer.snapshot()}
+    sequences = [replace(s, advantage=1e37 * (-1) ** i) for i, s in enumerate(batch_of(0))]
+    with pytest.raises(PartFailed) as failure:
+        trainer.step(Share(0, (micro_batch(sequences),)))
+    return failure.value.what, all(torch.equal(before[n], t) for n, t in trainer.snapshot())
+
+
+@pytest.mark.parametrize(
+    ("stage", "dtype", "offload"),
+    [
+        (0, "bfloat16", False),
+        (1, "bfloat16", False),
+        (1, "bfloat16", True),
+        (3, "bfloat16", False),
+        (2, "float32", False),
+        (3, "float32", True),
+    ],
+)
+def test_a_norm_that_is_not_finite_stops_the_rank(
+    model: Path, tmp_path: Path, stage: int, dtype: str, offload: bool
+) -> None:
+    """With a loss that is. Stage 3 adds squares up in float64, so gradients themselves have to overflow."""
+    config = config_of(model, stage, dtype=dtype, offload_optimizer=offload, loss="reinforce")
+    ((what, untouched),) = run_ranks(with_a_gradient_that_overflows, config, 1, tmp_path)
+    loss, norm = what.split(", ")
+    assert np.isfinite(float(loss.removeprefix("step 0: loss ")))
+    assert norm == "gradient norm inf"
+    assert untouched or stage == 0
+
+
 def sum_of_copies(trainer: Trainer) -> dict[str, Any]:
     """First moments after a step on one sequence, and after one on COPIES micro-batches of it."""
     batch = micro_batch(batch_of(0)[:1])
