@@ -35,7 +35,9 @@ from learner.packing import PackedRow, packed_row
 from learner.pinned import onto
 from learner.prompt_rows import SharedRows, shared_rows
 
-ENTROPY_ELEMENTS = 1 << 22  # probabilities held at a time, 16 MiB: entropy needs no second [N, V] beside the log-probs
+# Probabilities held at a time, 64 MiB: entropy needs no second [N, V] beside the log-probs. With V = 150,000
+# these are a hundred tokens; with fewer a GPU would wait for the host to queue the next.
+ENTROPY_ELEMENTS = 1 << 24
 HEAD_SLACK = 1e-3  # nats between two ways to compute the same log-prob
 
 
