@@ -16,9 +16,9 @@ micro-batch, h the hidden size, I the feed-forward width, H and K the heads of q
   projections, queries, keys, values, attention output and MLP; 4H for the softmax's normaliser. With checkpointing
   (Chen et al., arXiv 1604.06174) the input of every layer, wh, and all of one layer.
 * Logits: learner/policy.py takes the softmax in float32 at the answer tokens, at most all n, or learner.head_tokens of
-  them at a time. Log-probs, their gradient
-  and that of the logits are there at once: 12 bytes per token and entry of the vocabulary; with learner.entropy_bonus
-  the probabilities as well, 4.
+  them at a time. Log-probs, their gradient and that of the logits are there at once: 12 bytes per token and entry of
+  the vocabulary; with learner.entropy_bonus the probabilities as well, 4. With learner.compile only the logits as the
+  head gave them and their gradient, 2w, whatever the bonus (learner/compilation.py).
 * Mask, with learner.share_prompts: one byte and one number for every pair of positions of a row; most if a micro-batch
   is one row (learner/prompt_rows.py).
 * learner.kl: each rank holds the first weights whole, in model.dtype.
@@ -83,6 +83,7 @@ def learner(config: Config, model: Architecture) -> Need:
     stage, ranks, offload = settings.zero_stage, settings.ranks, settings.offload_optimizer
     tokens, checkpointing = config.longest_micro_batch, settings.checkpoint_activations
     at_once = min(tokens, settings.head_tokens or tokens)
+    each = softmax(width, compiled=settings.compile, head_float32=settings.head_float32)
     how = "one recomputed at a time" if checkpointing else "all kept"
     return Need(
         "learner",
@@ -100,8 +101,8 @@ def learner(config: Config, model: Architecture) -> Need:
                 activations(model, tokens, width, checkpointing=checkpointing),
                 f"{tokens:,} tokens, {shape.layers} layers of {layer_bytes(model, width):,} B a token, {how}",
             ),
-            Term("logits", logits(shape, at_once), f"{SOFTMAX} B x {at_once:,} tokens x {shape.vocabulary:,}"),
-            *entropy(shape, at_once, settings.entropy_bonus),
+            Term("logits", logits(shape, at_once, each), f"{each} B x {at_once:,} tokens x {shape.vocabulary:,}"),
+            *(entropy(shape, at_once, settings.entropy_bonus) if not settings.compile else ()),
             *mask(settings.micro_batch_tokens, width, shared=settings.share_prompts),
             *float32_head(shape, width, computed=settings.head_float32),
         ),
@@ -187,9 +188,14 @@ def activations(model: Architecture, tokens: int, width: int, *, checkpointing: 
     return tokens * (head + (layers * width * hidden + inside if checkpointing else layers * inside))
 
 
-def logits(shape: Shape, tokens: int) -> int:
-    """Peak bytes of the softmax over the vocabulary at `tokens` answer tokens and of its gradient."""
-    return SOFTMAX * tokens * shape.vocabulary
+def softmax(width: int, *, compiled: bool, head_float32: bool) -> int:
+    """Peak bytes per token and entry of the vocabulary."""
+    return 2 * (MASTER if head_float32 else width) if compiled else SOFTMAX
+
+
+def logits(shape: Shape, tokens: int, each: int = SOFTMAX) -> int:
+    """Peak bytes of the softmax over the vocabulary at `tokens` answer tokens and of its gradient, `each` per entry."""
+    return each * tokens * shape.vocabulary
 
 
 def entropy(shape: Shape, tokens: int, bonus: float) -> tuple[Term, ...]:

@@ -196,6 +196,14 @@ def test_logits_are_of_as_many_tokens_as_the_head_takes_at_a_time() -> None:
         assert (terms["logits"], terms["entropy"]) == (12 * tokens * 151_936, 4 * tokens * 151_936)
 
 
+@pytest.mark.parametrize(("changes", "each"), [((), 2 * 2), (("learner.head_float32=true",), 2 * 4)])
+def test_compiled_scores_keep_the_logits_and_their_gradient(changes: tuple[str, ...], each: int) -> None:
+    sizes = "learner.micro_batch_tokens=100", "engine.max_model_len=300", "learner.entropy_bonus=0.001"
+    found = {t.name: t.bytes for t in learner(half(*sizes, "learner.compile=true", *changes), HALF).backward}
+    assert found["logits"] == each * 300 * 151_936
+    assert "entropy" not in found
+
+
 def test_checkpointing_leaves_the_input_of_every_layer() -> None:
     sizes = "learner.micro_batch_tokens=100", "engine.max_model_len=300", "learner.checkpoint_activations=true"
     terms = {term.name: term.bytes for term in learner(half(*sizes), HALF).backward}

@@ -105,6 +105,22 @@ def test_fused_scores_are_log_softmax_and_its_entropy(seed: int, entropy_gradien
     torch.testing.assert_close(ours, theirs, rtol=1e-2, atol=1e-5 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.parametrize("entropy_gradient", [False, True])
+def test_of_compiled_scores_the_logits_are_kept_as_they_came_and_a_number_per_token(entropy_gradient: bool) -> None:
+    """What azr/memory.py reckons with."""
+    kept: list[torch.Size] = []
+    logits = torch.randn(7, 300, dtype=torch.bfloat16, requires_grad=True)
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() != logits.untyped_storage().data_ptr():
+            kept.append(tensor.shape)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        fused_scores(logits, torch.arange(7), entropy_gradient)
+    assert sorted(kept) == [(7,), (7, 1)]  # the targets, the log-sum-exp
+
+
 def test_fused_scores_by_hand() -> None:
     logits = torch.tensor([[0.0, math.log(3.0)], [1.0, 1.0]])
     with torch.compiler.set_stance("force_eager"):
