@@ -48,10 +48,7 @@ def asked(needs: GpuNeeds) -> str:
     shared = any(len(bundle.parts) > 1 for bundle in needs.plan.learner)
     kinds = (
         (needs.plan.learner, "a rank and an engine each" if shared else "trainer ranks"),
-        (
-            needs.plan.engines,
-            "engines",
-        ),
+        (needs.plan.engines, "engines"),
     )
     return " and ".join(
         f"{sum(bundle.gpus for bundle in bundles)} with {needs.each(bundles[0]) / GIB:.1f} GiB for {what}"
