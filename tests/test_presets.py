@@ -103,6 +103,12 @@ def test_the_resolved_configuration_loads_as_the_same(preset: Path, tmp_path: Pa
     assert load(written).digest == config.digest
 
 
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.name)
+def test_presets_of_gpus_and_they_alone_pack(preset: Path) -> None:
+    config = load(preset)
+    assert config.learner.packing == (config.cluster.placement != "cpu")
+
+
 def test_the_default_preset_exists() -> None:
     assert ROOT / "configs" / "tiny.yaml" in PRESETS
 
