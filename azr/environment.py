@@ -23,11 +23,11 @@ def alone_on(index: int, visible: str | None) -> dict[str, str]:
 
     PartFailed if there are fewer.
     """
-    names = [name for name in visible.split(",") if name] if visible is not None else None
+    names = [name.strip() for name in visible.split(",") if name.strip()] if visible is not None else None
     if names is not None and index >= len(names):
         raise PartFailed(
             "placement",
-            f"CUDA_VISIBLE_DEVICES={visible} names {len(names)} GPUs, and one is needed for each trainer rank",
+            f"CUDA_VISIBLE_DEVICES={visible} names {len(names)} GPUs, and {index + 1} are needed",
             hint="more of them, or cluster.placement=cpu",
         )
     return {"CUDA_VISIBLE_DEVICES": names[index] if names else str(index)}

@@ -79,17 +79,3 @@ def training(model: Architecture, work: Work) -> int:
 def peak(device: str) -> float | None:
     """FLOP/s of a GPU of this name in bfloat16; None for one that is not known."""
     return next((tera * 1e12 for name, tera in _PEAKS if name in device), None)
-
-
-def padding(batches: Iterable[MicroBatch]) -> float:
-    """Share, 0–1, of the positions of padded rows that hold no token; rows of a micro-batch are as long as the longest.
-
-    Of micro-batches whose rows hold a sequence each.
-    """
-    held = laid = 0
-    for batch in batches:
-        lengths = batch.prompt_lengths.astype(np.int64) + batch.answer_lengths - 1
-        if len(lengths):
-            held += int(lengths.sum())
-            laid += len(lengths) * int(lengths.max())
-    return 1.0 - held / laid if laid else 0.0

@@ -8,28 +8,22 @@ Trainer.step tells them. The learning rate is next to nothing: gradients of such
 from __future__ import annotations
 
 import dataclasses
-import json
-import multiprocessing
-import os
 import time
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
-from azr import architecture
+from azr import architecture, ranks
 from azr.bench import flops, synthetic
 from azr.bench.figures import Reading
 from azr.bench.part import Job
-from azr.bench.setting import gpu_names, gpus_of
-from azr.environment import environment
+from azr.bench.setting import gpu_names
 from azr.footprint import on_gpus
-from azr.log_file import redirect
 from azr.model_folder import shape
-from azr.replay_ranks import BOOK, HOST, received
-from azr.wiring import free_port
+from azr.replay_ranks import BOOK
 from common.config import Config
-from common.errors import AzrError, ConfigError
+from common.errors import ConfigError
 from common.types import MicroBatch, Share
 from learner.preparation import prepared
 from learner.step_metrics import PHASES
@@ -48,7 +42,11 @@ def measure(job: Job) -> list[Reading]:
     folder, steps = Path(config.model.path), 1 + (_QUICK if job.quick else _STEPS)
     model = architecture.read(folder, shape(folder))
     shares = [_shares(config, step, model.shape.vocabulary, job) for step in range(steps)]
-    figures = _trained(config, shares, job.folder)[1:]
+    works = [
+        partial(_steps, config, rank, [step[rank] for step in shares], job.folder)
+        for rank in range(config.learner.ranks)
+    ]
+    figures = [figures for _, figures in ranks.trained(config, works, job.folder)][1:]
     batches = [[batch for share in step for batch in share.micro_batches] for step in shares[1:]]
     return readings(config, model, batches, figures, gpu_names() if on_gpus(config) else ())
 
@@ -57,14 +55,13 @@ def readings(
     config: Config,
     model: architecture.Architecture,
     batches: Sequence[Sequence[MicroBatch]],
-    figures: Sequence[dict[str, float]],
+    figures: Sequence[Mapping[str, float]],
     gpus: Sequence[str],
 ) -> list[Reading]:
     """Of measured steps: the micro-batches of all ranks, and what rank 0 tells of each. `gpus`: their names, if any
     train."""
     done = [flops.work(step, shared=config.learner.share_prompts) for step in batches]
     seconds = sum(step["seconds"] for step in figures)
-    padding = fmean(step.get("padding", flops.padding(of_step)) for step, of_step in zip(figures, batches, strict=True))
     rate = sum(flops.training(model, work) for work in done) / seconds
     found = [
         Reading(SECTION, "tokens (prompts and answers)", "tokens/s", sum(work.tokens for work in done) / seconds),
@@ -73,7 +70,7 @@ def readings(
         *[Reading(SECTION, phase, "s", fmean(step[f"seconds_{phase}"] for step in figures)) for phase in PHASES],
         Reading(SECTION, "tokens of a step", "tokens", fmean(work.tokens for work in done)),
         Reading(SECTION, "micro-batches of a rank", "", len(batches[0]) / config.learner.ranks),
-        Reading(SECTION, "padding", "%", 100 * padding),
+        Reading(SECTION, "padding", "%", 100 * fmean(step["padding"] for step in figures)),
         Reading(SECTION, "model FLOPs", "TFLOP/s", rate / 1e12),
     ]
     peak = flops.peak(gpus[0]) if gpus and config.model.dtype == "bfloat16" else None
@@ -101,57 +98,20 @@ def _shares(config: Config, step: int, vocabulary: int, job: Job) -> list[Share]
     return shares
 
 
-def _trained(config: Config, shares: Sequence[Sequence[Share]], folder: Path) -> list[dict[str, float]]:
-    """What rank 0 tells of each step; `shares[step][rank]`."""
-    context = multiprocessing.get_context("spawn")
-    master = HOST, free_port()
-    pipes = [context.Pipe(duplex=False) for _ in range(config.learner.ranks)]
-    ranks = [
-        context.Process(
-            target=_rank, args=(config, rank, master, [step[rank] for step in shares], folder, sender), daemon=True
-        )
-        for rank, (_, sender) in enumerate(pipes)
-    ]
-    for rank, (_, sender) in zip(ranks, pipes, strict=True):
-        rank.start()
-        sender.close()  # a rank that ends is then the end of its pipe
-    try:
-        receivers = {receiver: rank for rank, (receiver, _) in enumerate(pipes)}
-        return [{k: float(v) for k, v in figures.items()} for _, figures in received(receivers, folder)]
-    finally:
-        for rank in ranks:
-            rank.kill()
-            rank.join()
-
-
-def _rank(
-    config: Config, rank: int, master: tuple[str, int], shares: Sequence[Share], folder: Path, pipe: Connection
-) -> None:
-    redirect(folder / f"trainer-{rank}.log")
-    os.environ["OMP_NUM_THREADS"] = str(config.learner.threads)
-    os.environ.update(environment("trainer", gpus=on_gpus(config)))
-    if on_gpus(config):
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus_of(os.environ, rank)
+def _steps(
+    config: Config, rank: int, shares: Sequence[Share], folder: Path, master: tuple[str, int]
+) -> Iterator[tuple[int, dict[str, float]]]:
+    """Of one rank (azr/ranks.py)."""
     import torch
 
     from learner.trainer import Trainer
 
-    try:
-        trainer = Trainer(config, rank=rank, world=config.learner.ranks, master=master, folder=folder)
-        for share in shares:
-            began = time.perf_counter()
-            figures = trainer.step(share)  # its figures are sums on the host, so the device has done its work
-            figures["seconds"] = time.perf_counter() - began
-            if on_gpus(config):
-                figures["memory"] = float(torch.cuda.max_memory_reserved())
-            if rank == 0:
-                _send(pipe, step=share.step, figures=figures)
-        trainer.close()
-    except AzrError as error:
-        _send(pipe, failed=str(error), hint="")
-    else:
-        _send(pipe, done=True)
-
-
-def _send(pipe: Connection, **message: object) -> None:
-    pipe.send_bytes(json.dumps(message).encode())
+    trainer = Trainer(config, rank=rank, world=config.learner.ranks, master=master, folder=folder)
+    for share in shares:
+        began = time.perf_counter()
+        figures = trainer.step(share)  # its figures are sums on the host, so the device has done its work
+        figures["seconds"] = time.perf_counter() - began
+        if on_gpus(config):
+            figures["memory"] = float(torch.cuda.max_memory_reserved())
+        yield share.step, figures
+    trainer.close()

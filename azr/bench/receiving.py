@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from azr.bench.setting import gpu_names, gpus_of
-from azr.environment import environment
+from azr.environment import alone_on, environment
 from azr.footprint import on_gpus
 from azr.log_file import redirect
 from common.config import Config
@@ -28,13 +27,13 @@ DEVICES = {"gloo": "cpu", "nccl": "cuda:0"}  # where a transport's buffers are
 def bytes_only(config: Config, pipe: Connection, log: Path) -> None:
     """Receive so many buffers of a size: ready, got it, ready, got it."""
     redirect(log)
-    os.environ.update({"OMP_NUM_THREADS": str(config.engine.threads), "CUDA_VISIBLE_DEVICES": beside_learner(config)})
-    import torch
-
-    from common.collective import Group
-
-    asked = json.loads(pipe.recv_bytes())
     with _telling(pipe):
+        os.environ.update({"OMP_NUM_THREADS": str(config.engine.threads)} | _gpus(config))
+        import torch
+
+        from common.collective import Group
+
+        asked = json.loads(pipe.recv_bytes())
         transport = asked["transport"]
         group = Group.create(asked["host"], asked["port"], 1, 2, asked["timeout"], transport)
         buffer = torch.zeros(asked["size"], dtype=torch.uint8, device=DEVICES[transport])
@@ -50,9 +49,9 @@ def engine(config: Config, pipe: Connection, log: Path) -> None:
     redirect(log)
     from actors import engine as engines
 
-    os.environ.update(engines.environment(config.engine.threads))
-    os.environ.update(environment("actor", gpus=on_gpus(config)) | {"CUDA_VISIBLE_DEVICES": beside_learner(config)})
     with _telling(pipe):
+        os.environ.update(engines.environment(config.engine.threads))
+        os.environ.update(environment("actor", gpus=on_gpus(config)) | _gpus(config))
         asyncio.run(_serve(config, pipe))
 
 
@@ -71,12 +70,22 @@ async def _serve(config: Config, pipe: Connection) -> None:
     await made.close()
 
 
-def beside_learner(config: Config) -> str:
-    """CUDA_VISIBLE_DEVICES of an engine whose learner has the first GPUs: those behind them, the same, or none."""
-    ranks, count = config.learner.ranks, len(gpu_names())
-    if config.cluster.placement == "disjoint":
-        return ",".join(gpus_of(os.environ, number) for number in range(ranks, max(ranks + 1, count)))
-    return gpus_of(os.environ, 0) if on_gpus(config) else ""
+def _gpus(config: Config) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": beside_learner(config, os.environ.get("CUDA_VISIBLE_DEVICES"))}
+
+
+def beside_learner(config: Config, visible: str | None) -> str:
+    """CUDA_VISIBLE_DEVICES of an engine whose learner has the first of `visible` (None: all): those behind them, the
+    same, or none.
+
+    PartFailed if there are fewer.
+    """
+    if not on_gpus(config):
+        return ""
+    disjoint = config.cluster.placement == "disjoint"
+    first = config.learner.ranks if disjoint else 0
+    wanted = range(first, first + config.engine.tensor_parallel)
+    return ",".join(alone_on(number, visible)["CUDA_VISIBLE_DEVICES"] for number in wanted)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -38,12 +37,6 @@ def gpu_names() -> tuple[str, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(line.strip() for line in asked.stdout.splitlines() if line.strip())
-
-
-def gpus_of(environment: Mapping[str, str], rank: int) -> str:
-    """What CUDA_VISIBLE_DEVICES should be for one of several processes with a GPU each, from what it is for all."""
-    named = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return named[rank] if rank < len(named) else str(rank)
 
 
 def _versions() -> dict[str, str]:

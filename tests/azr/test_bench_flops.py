@@ -14,7 +14,6 @@ from azr.bench import flops, synthetic
 from azr.bench.figures import Reading
 from azr.bench.flops import Work, work
 from azr.bench.learner import readings
-from azr.bench.setting import gpus_of
 from azr.model_folder import Shape
 from common.config import Config, ModelConfig, load
 from common.engine import EngineConfig
@@ -61,7 +60,6 @@ def test_sequences_packed_into_a_row_are_each_by_themselves() -> None:
 
 def test_an_empty_micro_batch_is_no_work() -> None:
     assert work([micro_batch(), micro_batch()]) == Work(0, 0, 0, 0)
-    assert flops.padding([micro_batch()]) == 0.0
 
 
 @given(st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=4).map(tuple))))
@@ -125,11 +123,6 @@ def test_torch_counts_the_same() -> None:
     assert counter.get_total_flops() == expected
 
 
-def test_padding_is_what_rows_hold_besides() -> None:
-    """Rows of 4 and 2 positions, four wide: 2 of 8 are padding."""
-    assert flops.padding([micro_batch((3, (2,)), (1, (2,)))]) == 0.25
-
-
 @pytest.mark.parametrize(
     ("device", "teraflops"),
     [
@@ -159,19 +152,20 @@ def by_name(found: list[Reading]) -> dict[str, float]:
 def test_rates_are_over_the_seconds_of_all_steps() -> None:
     steps = [[micro_batch((3, (2,)))]] * 2
     figures = [
-        {"seconds": seconds, "seconds_forward": 1.0, "seconds_backward": 2.0, "seconds_update": 0.5, **more}
-        for seconds, more in ((4.0, {"padding": 0.5}), (6.0, {}))
+        {"seconds": seconds, "seconds_forward": 1.0, "seconds_backward": 2.0, "seconds_update": 0.5, "padding": padding}
+        for seconds, padding in ((4.0, 0.5), (6.0, 0.0))
     ]
     found = by_name(readings(a_config(), SMALL, steps, figures, ()))
     assert found["tokens (prompts and answers)"] == 1.0 and found["answer tokens"] == 0.4
     assert found["step"] == 5.0 and found["backward"] == 2.0
-    assert found["padding"] == 25.0  # what the step says, or else what its rows would hold
+    assert found["padding"] == 25.0
     assert found["model FLOPs"] == pytest.approx(6 * 10_880 / 10 / 1e12)
     assert "MFU" not in found
 
 
 def test_mfu_is_of_all_ranks_and_in_bfloat16_alone() -> None:
-    figures = [{"seconds": 1e-9, "seconds_forward": 0.0, "seconds_backward": 0.0, "seconds_update": 0.0}]
+    phases = {"seconds_forward": 0.0, "seconds_backward": 0.0, "seconds_update": 0.0}
+    figures = [{"seconds": 1e-9, "padding": 0.0, **phases}]
     steps = [[micro_batch((3, (2,)))]]
     found = by_name(readings(a_config("bfloat16"), SMALL, steps, figures, ["NVIDIA H200"]))
     assert found["MFU"] == pytest.approx(100 * 3 * 10_880 / 1e-9 / 989e12)
@@ -194,8 +188,3 @@ def test_a_synthetic_batch_has_the_sequences_of_a_run_and_fits_its_engine() -> N
     assert lengths == [len(sample.tokens) for group in again for sample in group.samples]
     assert 0 < sum(length == config.engine.max_tokens for length in lengths) < expected / 4
     assert lengths != [len(s.tokens) for group in synthetic.batch(config, 300, 2) for s in group.samples]
-
-
-def test_each_rank_has_a_gpu_of_those_that_are_visible() -> None:
-    assert [gpus_of({"CUDA_VISIBLE_DEVICES": "4, 7"}, rank) for rank in (0, 1)] == ["4", "7"]
-    assert gpus_of({}, 1) == "1"

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from azr.bench import push
+from azr.bench.receiving import beside_learner
 from azr.bench.sending import EPOCH, OneEngine, answer, change, send
 from common import messages as m
-from common.config import Config, ModelConfig
+from common.config import Config, ModelConfig, load
 from common.errors import PartFailed, WeightTransferFailed
 from common.weights import WeightsConfig
 from common.wire import unpack_record
@@ -22,6 +23,17 @@ def test_sizes_leave_half_of_the_memory() -> None:
     gib = 1 << 30
     assert push.sizes(5, 6 * gib, (gib, 256 << 20)) == [5, 256 << 20, gib]
     assert push.sizes(5, 6 * gib - 1, (gib, 256 << 20)) == [5, 256 << 20]
+
+
+def test_a_receiver_has_the_gpus_that_its_engine_would_have() -> None:
+    config = load("tiny.yaml", ["cluster.placement=disjoint", "learner.ranks=2", "engine.kind=async"])
+    two = load("tiny.yaml", ["cluster.placement=disjoint", "engine.kind=async", "engine.tensor_parallel=2"])
+    assert beside_learner(config, None) == "2" and beside_learner(config, "4,5,6") == "6"
+    assert beside_learner(two, "4,5,6") == "5,6"
+    with pytest.raises(PartFailed, match="names 2 GPUs, and 3 are needed"):
+        beside_learner(two, "4,5")
+    assert beside_learner(load("tiny.yaml", ["cluster.placement=shared"]), "4,5") == "4"
+    assert beside_learner(load("tiny.yaml"), "4,5") == ""
 
 
 async def test_an_engine_is_offered_one_version_after_the_other() -> None:

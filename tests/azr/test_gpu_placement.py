@@ -119,9 +119,9 @@ def test_a_trainer_is_told_its_accelerator() -> None:
 
 def test_ranks_that_ray_does_not_place_take_the_visible_gpus_in_turn() -> None:
     assert [alone_on(rank, None)["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["0", "1"]
-    assert [alone_on(rank, "3,GPU-7")["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["3", "GPU-7"]
+    assert [alone_on(rank, "3, GPU-7")["CUDA_VISIBLE_DEVICES"] for rank in (0, 1)] == ["3", "GPU-7"]
     for rank, visible in ((2, "3,GPU-7"), (0, "")):
-        with pytest.raises(PartFailed, match="one is needed for each trainer rank"):
+        with pytest.raises(PartFailed, match=f"and {rank + 1} are needed"):
             alone_on(rank, visible)
 
 

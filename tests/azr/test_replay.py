@@ -11,9 +11,9 @@ import pytest
 
 from azr.cli import MISUSED, main
 from azr.lock import held
+from azr.ranks import received
 from azr.replay import differing, header, line, verdict
 from azr.replay_plan import Plan, changes, lineage, longest, plan
-from azr.replay_ranks import received
 from common.config import Config, LoggingConfig, ModelConfig, load, to_yaml
 from common.errors import ConfigError, PartFailed
 from tests.fakes.peers import Stage, small
