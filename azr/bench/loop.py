@@ -18,6 +18,7 @@ from azr.bench.part import Job
 from azr.experiments import child
 from azr.simulation.measured import rows
 from azr.simulation.stretch import Stretch
+from common.config import Config
 from common.errors import PartFailed
 from learner import trace
 
@@ -42,7 +43,7 @@ class Rate:
 
 def measure(job: Job) -> list[Reading]:
     """PartFailed if the run fails."""
-    rate = of_run(train(job, SETTINGS))
+    rate = of_run(train(job, settings(job.config)))
     return [
         Reading(SECTION, "tokens, all engines", "tokens/s", rate.tokens_per_second),
         Reading(SECTION, "tokens, an engine", "tokens/s", rate.tokens_per_second / rate.engines),
@@ -50,6 +51,12 @@ def measure(job: Job) -> list[Reading]:
         Reading(SECTION, "groups under way, an engine", "", rate.open / rate.engines),
         *[Reading(SECTION, f"actor-0 {state}", "%", 100 * share) for state, share in rate.states.items()],
     ]
+
+
+def settings(config: Config) -> tuple[str, ...]:
+    """Of a run of `config` without its learner: a GPU that was shared with it is then the engine's alone."""
+    alone = ("cluster.placement=disjoint", "weights.transport=auto") if config.cluster.placement == "shared" else ()
+    return (*SETTINGS, *alone)
 
 
 def train(job: Job, settings: Sequence[str]) -> Path:

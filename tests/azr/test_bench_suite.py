@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from azr.bench import bars, run
+from azr.bench import bars, loop, run
 from azr.bench.bars import Panel
 from azr.bench.engine import answered, steady
 from azr.bench.figures import Figure
@@ -20,8 +20,9 @@ from azr.bench.prompts import drawn, recorded
 from azr.bench.result import NO_GPU, panels, use
 from azr.bench.suite import Plan, bench
 from azr.cli import MISUSED, main
+from azr.footprint import on_gpus
 from azr.timeline import Gpu, Process, Span, Timeline
-from common.config import Config, ModelConfig
+from common.config import Config, ModelConfig, load
 from common.engine import EngineConfig
 from common.errors import ConfigError, PartFailed
 from common.types import Kind
@@ -75,6 +76,14 @@ def test_a_measurement_is_not_written_over(tmp_path: Path) -> None:
     measured(tmp_path, Plan(1, ("push",)))
     with pytest.raises(ConfigError, match="holds a measurement"):
         bench(PRESET, [], Plan(1, ("push",)), tmp_path / "out", command=FAKE)
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_runs_of_every_preset_are_valid_with_and_without_its_learner(preset: Path) -> None:
+    config = load(preset)
+    alone, whole = load(preset, loop.settings(config)), load(preset, run.SETTINGS)
+    assert not alone.learner.trainers and whole.learner.trainers
+    assert on_gpus(alone) == on_gpus(config)
 
 
 # -- engine --------------------------------------------------------------------------------------------------
