@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors import vllm_version
-from azr import base, concurrency, gpus, model_check, placement
+from azr import base, concurrency, core_placement, gpus, model_check
 from azr.finding import Finding
 from azr.footprint import Process, checkpoint_bytes, on_gpus, processes, requested_cpus
 from azr.gpu_needs import GpuNeeds, lacking, lines, needs
@@ -90,7 +90,7 @@ def examine(
             if not config.cluster.address:
                 findings += _gpus(asked, free_gpus())
     findings += model_check.held_out(config) if config.learner.trainers else _without_learner(config)
-    findings += placement.missing(config)
+    findings += core_placement.missing(config)
     findings += _parts(machine)
     findings += _vllm(vllm)
     findings += _cluster(config, listens)

@@ -21,10 +21,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from azr.core_placement import CorePlacement, keep_to
 from azr.footprint import requested_cpus
 from azr.gpu_placement import planned
 from azr.part import CPUS, Part, role_of
-from azr.placement import Placement, keep_to
 from azr.process import Process
 from azr.processes import ActorProcess, IntakeProcess, ShardProcess, TrainerProcess
 from azr.reporting import ShardReports, awaitable
@@ -52,7 +52,7 @@ class Cluster:
     folder: Path
     resume: tuple[int, Path | None] | None = None
     started_ray: Callable[[], None] = lambda: None  # called when Ray's own processes are up
-    placement: Placement = field(init=False)
+    placement: CorePlacement = field(init=False)
     parts: dict[str, Part] = field(default_factory=dict)
     shards: list[Endpoint] = field(default_factory=list)
     intake: Endpoint | None = None
@@ -62,7 +62,7 @@ class Cluster:
     _back: asyncio.Event = field(default_factory=asyncio.Event)  # set when the intake that died is there again
 
     def __post_init__(self) -> None:
-        self.placement = Placement.of(self.config, self.usable)
+        self.placement = CorePlacement.of(self.config, self.usable)
 
     # -- start ---------------------------------------------------------------------------------------------------
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from azr.cluster import Cluster
+from azr.core_placement import keep_to
 from azr.guard import Guard, guarded
-from azr.placement import keep_to
 from azr.tracking import Tracking
 from azr.view import View, table
 from azr.wiring import Network

@@ -13,11 +13,11 @@ import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from azr.core_placement import keep_to
 from azr.environment import environment
 from azr.footprint import on_gpus
 from azr.log_file import redirect
 from azr.part import role_of
-from azr.placement import keep_to
 from azr.wiring import Network
 from common.errors import AzrError, PartFailed
 

@@ -20,7 +20,7 @@ from common.cores import cores
 
 
 @dataclass(frozen=True)
-class Placement:
+class CorePlacement:
     """Cores of each role; empty: whatever the process has."""
 
     actor: tuple[int, ...] = ()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 
-from azr.placement import Placement, missing
+from azr.core_placement import CorePlacement, missing
 from common.config import Config, load
 
 
@@ -17,21 +17,21 @@ def configured(*settings: str) -> Config:
 
 def test_roles_that_nothing_is_said_of_have_all_cores() -> None:
     every = (0, 1, 2)
-    assert Placement.of(configured(), {2, 0, 1}) == Placement(every, every, every, every, every)
-    named = Placement.of(configured("cluster.cores.ray=1", "cluster.cores.actor=0,2"), {0, 1, 2})
-    assert named == Placement(actor=(0, 2), executor=every, intake=every, trainer=every, ray=(1,))
+    assert CorePlacement.of(configured(), {2, 0, 1}) == CorePlacement(every, every, every, every, every)
+    named = CorePlacement.of(configured("cluster.cores.ray=1", "cluster.cores.actor=0,2"), {0, 1, 2})
+    assert named == CorePlacement(actor=(0, 2), executor=every, intake=every, trainer=every, ray=(1,))
 
 
 def test_pinned_roles_share_the_machine_by_halves() -> None:
-    pinned = Placement.of(configured("cluster.pin=true"), {0, 1, 2, 3, 4})
+    pinned = CorePlacement.of(configured("cluster.pin=true"), {0, 1, 2, 3, 4})
     assert (pinned.actor, pinned.intake, pinned.trainer) == ((0, 1), (2, 3, 4), (2, 3, 4))
     assert pinned.executor == pinned.ray == (0, 1, 2, 3, 4)
-    assert Placement.of(configured("cluster.pin=true", "cluster.cores.intake=0"), {0, 1}).intake == (0,)
-    assert Placement.of(configured("cluster.pin=true"), {3}).actor == (3,)
+    assert CorePlacement.of(configured("cluster.pin=true", "cluster.cores.intake=0"), {0, 1}).intake == (0,)
+    assert CorePlacement.of(configured("cluster.pin=true"), {3}).actor == (3,)
 
 
 def test_nothing_is_said_of_the_machines_of_a_given_cluster() -> None:
-    assert Placement.of(configured("cluster.pin=true", "cluster.address=10.0.0.1:6379"), {0, 1}) == Placement()
+    assert CorePlacement.of(configured("cluster.pin=true", "cluster.address=10.0.0.1:6379"), {0, 1}) == CorePlacement()
 
 
 def test_a_core_that_is_not_there_is_an_error() -> None:
@@ -46,7 +46,7 @@ def test_threads_that_run_already_and_children_keep_to_the_cores() -> None:
     core = max(os.sched_getaffinity(0))
     code = f"""
         import os, subprocess, threading
-        from azr.placement import keep_to
+        from azr.core_placement import keep_to
 
         begun, told = threading.Event(), threading.Event()
         seen = []
