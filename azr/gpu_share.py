@@ -16,7 +16,7 @@ from common.errors import PartFailed
 CONTEXT = GIB
 
 
-def part(total: int, served: int) -> float:
+def share(total: int, served: int) -> float:
     """The learner's share, 0–1, of a GPU of `total` bytes, of which the engine has `served`. PartFailed if none."""
     rest = total - served - CONTEXT
     if rest <= 0:
@@ -28,7 +28,7 @@ def part(total: int, served: int) -> float:
     return rest / total
 
 
-def keep_to_part(config: Config) -> None:
+def keep_to_share(config: Config) -> None:
     """Limit this process, a trainer rank with cluster.placement=shared. Starts CUDA."""
     import torch
 
@@ -36,4 +36,4 @@ def keep_to_part(config: Config) -> None:
     need = engine(config, architecture.read(folder, model_folder.shape(folder)))
     device = torch.cuda.current_device()
     total = torch.cuda.get_device_properties(device).total_memory
-    torch.cuda.set_per_process_memory_fraction(part(total, need.total), device)
+    torch.cuda.set_per_process_memory_fraction(share(total, need.total), device)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from azr.gpu_share import keep_to_part
+from azr.gpu_share import keep_to_share
 from azr.process import Process
 from azr.reporting import Reporter
 from azr.wiring import CREDITS, Endpoint, free_port, own_address
@@ -269,7 +269,7 @@ class TrainerProcess(Process):
         self.rank = rank
         try:
             if self.config.cluster.placement == "shared":
-                keep_to_part(self.config)
+                keep_to_share(self.config)
             self.trainer = Trainer(
                 self.config,
                 rank=rank,

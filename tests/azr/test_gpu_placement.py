@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from azr.cluster import OBJECT_STORE, Cluster
 from azr.environment import alone_on, environment
 from azr.gpu_placement import Bundle, GpuPlan, planned
-from azr.gpu_share import part
+from azr.gpu_share import share
 from azr.memory import GIB
 from azr.process import Process
 from azr.reservation import Reservation
@@ -129,10 +129,10 @@ def test_ranks_that_ray_does_not_place_take_the_visible_gpus_in_turn() -> None:
 
 
 def test_the_learner_has_what_the_engine_and_its_own_context_leave() -> None:
-    assert part(80 * GIB, 19 * GIB) == 60 / 80
-    assert part(4 * GIB, 2 * GIB) == 1 / 4
+    assert share(80 * GIB, 19 * GIB) == 60 / 80
+    assert share(4 * GIB, 2 * GIB) == 1 / 4
     with pytest.raises(PartFailed, match="nothing is left for the learner"):
-        part(80 * GIB, 79 * GIB)
+        share(80 * GIB, 79 * GIB)
 
 
 # -- with Ray ----------------------------------------------------------------------------------------------------
