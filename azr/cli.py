@@ -224,7 +224,7 @@ def _execute(parsed: argparse.Namespace) -> int:
 
     rows = read(files[0], outputs=parsed.check)
     if parsed.bench:
-        from azr.bench.executor import bench
+        from azr.bench.executor.measure import bench
 
         return bench(rows, config, executions=parsed.executions or 0, out=parsed.json)
     from azr.execute import execute

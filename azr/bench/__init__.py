@@ -1,1 +1,1 @@
-"""Measurements of parts of the system, started by the commands that name them."""
+"""`azr bench`, part by part, and in executor/ `azr execute --bench`. figures.py is of both."""

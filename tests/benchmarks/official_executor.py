@@ -30,7 +30,7 @@ from itertools import zip_longest
 from pathlib import Path
 from types import ModuleType
 
-from azr.bench.meter import cpu
+from azr.bench.executor.meter import cpu
 from azr.rows import read
 from common.config import ExecutorConfig
 from common.errors import AzrError

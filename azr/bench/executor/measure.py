@@ -20,9 +20,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from azr.bench import parts, soak, whole
+from azr.bench.executor import parts, soak, whole
+from azr.bench.executor.workload import ANSWERS, INPUTS, Case, cases
 from azr.bench.figures import Figure, Reading, collect, table
-from azr.bench.workload import ANSWERS, INPUTS, Case, cases
 from azr.execute import started
 from azr.machine import inspect
 from azr.rows import Row

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from azr.bench import parts, soak, whole
+from azr.bench.executor import parts, soak, whole
+from azr.bench.executor.load import Job, closed, opened
+from azr.bench.executor.meter import Footprint, cpu, faults, footprints, own_cpu
+from azr.bench.executor.workload import ANSWERS, INPUTS, Case, cases, endless
 from azr.bench.figures import Figure, Reading, collect, percentile, table
-from azr.bench.load import Job, closed, opened
-from azr.bench.meter import Footprint, cpu, faults, footprints, own_cpu
-from azr.bench.workload import ANSWERS, INPUTS, Case, cases, endless
 from azr.cli import MISUSED, main
 from azr.rows import Row
 from common.config import ExecutorConfig

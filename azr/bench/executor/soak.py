@@ -10,9 +10,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from azr.bench.load import Job, closed
-from azr.bench.meter import Footprint, footprints
-from azr.bench.workload import Case, endless
+from azr.bench.executor.load import Job, closed
+from azr.bench.executor.meter import Footprint, footprints
+from azr.bench.executor.workload import Case, endless
 from executor.shard import Shard
 
 _WARM_UP = 0.5  # of the executions that are measured; the allocator takes that long to settle

@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from azr.bench import meter
+from azr.bench.executor import meter
+from azr.bench.executor.load import Job, closed, opened
+from azr.bench.executor.workload import Case, endless
 from azr.bench.figures import Reading, percentile
-from azr.bench.load import Job, closed, opened
-from azr.bench.workload import Case, endless
 from common.errors import PartFailed
 from common.types import Status
 from executor.shard import Shard

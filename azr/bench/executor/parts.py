@@ -9,9 +9,9 @@ import subprocess
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 
-from azr.bench import meter
+from azr.bench.executor import meter
+from azr.bench.executor.workload import INPUTS, Case
 from azr.bench.figures import Reading, percentile
-from azr.bench.workload import INPUTS, Case
 from common.config import ExecutorConfig
 from common.errors import PartFailed
 from executor import frames

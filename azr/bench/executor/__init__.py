@@ -1,0 +1,1 @@
+"""`azr execute --bench`: the executor by itself."""
