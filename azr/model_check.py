@@ -32,7 +32,7 @@ def described(config: Config) -> tuple[Shape | None, list[Finding]]:
     if not folder.exists():
         if config.model.build:
             return TINY, findings
-        hint = "model.build=true makes the tiny base model there, or set model.path to a Hugging Face folder"
+        hint = "make or fetch it, or set model.path to another; model.build=true makes the tiny base model there"
         findings.append(Finding(True, f"there is no model folder {folder}", fetch or hint))
         return known.shape if known else None, findings
     lacks = model_folder.missing(folder)
