@@ -154,16 +154,14 @@ class Publisher:
         held = self._held[version]
         base = self._received if self._group is not None and self._sending.delta else WHOLE
         buffer, before = self._snapshots.lend(version, base)
-        with self._beside():
-            if self._sending.checksum and version not in self._checksums:
-                self._checksums[version] = checksum(buffer)
-            made = None
-            if before is not None:
-                try:
-                    made = encode(before, buffer, word_of(held.tensors))
-                finally:
-                    if base != version:
-                        self._snapshots.give_back(base)
+        try:
+            with self._beside():
+                if self._sending.checksum and version not in self._checksums:
+                    self._checksums[version] = checksum(buffer)
+                made = None if before is None else encode(before, buffer, word_of(held.tensors))
+        finally:  # whatever happens: the training thread may wait for it
+            if before is not None and base != version:
+                self._snapshots.give_back(base)
         digest = self._checksums.get(version, "")
         transport, whole = self._sending.transport, buffer.numel()
         if transport == "ipc":

@@ -44,6 +44,7 @@ class FakeDevice:
     pins: int = 0
     open: int = 0  # mappings
     opened_ever: int = 0
+    broken: bool = False  # nothing can be queued any more
     shared: dict[str, Tensor] = field(default_factory=dict)
 
     def empty(self, size: int) -> Tensor:
@@ -66,6 +67,8 @@ class FakeDevice:
 
     @contextmanager
     def beside(self) -> Iterator[None]:
+        if self.broken:
+            raise RuntimeError("out of memory")
         yield
 
     def share(self, buffer: Tensor) -> DeviceHandle:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -316,6 +317,25 @@ async def test_a_base_that_is_no_longer_held_is_no_base() -> None:
     assert offer.shipment.base == WHOLE
     await received(groups, offer)
     await running.stop()
+
+
+async def test_a_publisher_that_dies_over_a_delta_does_not_keep_the_trainer_waiting() -> None:
+    gpu = FakeDevice()
+    running = Running(sending=Sending(delta=True, gpu=gpu))
+    running.keep(0, trained(0))
+    offer = await running.line.offer(0, epoch=1, world=2)
+    groups = await joined(offer, 1)
+    await received(groups, offer)
+    await running.line.published()
+    running.keep(1, trained(1))
+    gpu.broken = True
+    await running.line.pushes.put(m.Push(1, 1, 2))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        await asyncio.wait_for(running.run, SAFETY_NET)
+    holder = threading.Thread(target=running.keep, args=(2, trained(2)), daemon=True)
+    holder.start()
+    await asyncio.to_thread(holder.join, SAFETY_NET)
+    assert not holder.is_alive()
 
 
 # -- a buffer on the learner's GPU ---------------------------------------------------------------------------------
