@@ -23,7 +23,7 @@ from common.device import Device
 from common.shipment import DeviceHandle
 
 # What `opened` takes: a path, the fields of a DeviceHandle, or, within one process, the buffer itself.
-Source = str | Sequence[str | int | bool] | Tensor
+Source = str | Sequence[str | int] | Tensor
 
 
 class Buffer(Protocol):
@@ -67,7 +67,8 @@ class DeviceBuffer:
         return fields(self._handle)
 
     def close(self) -> None:
-        """The memory goes with the last reference."""
+        """The memory goes with the last reference; if it was shared, with this process: torch expects one reader a
+        handle, and after a second one takes the memory to be in use for good."""
 
 
 @contextmanager
@@ -91,10 +92,10 @@ def map_buffer(path: str) -> Tensor:
         os.close(fd)
 
 
-def fields(handle: DeviceHandle) -> tuple[str | int | bool, ...]:
+def fields(handle: DeviceHandle) -> tuple[str | int, ...]:
     """In types that vLLM's message coder takes."""
     return dataclasses.astuple(handle)
 
 
-def handle_of(fields: Sequence[str | int | bool]) -> DeviceHandle:
+def handle_of(fields: Sequence[str | int]) -> DeviceHandle:
     return DeviceHandle(*fields)  # type: ignore[arg-type]  # what `fields` made of one

@@ -123,8 +123,8 @@ class Cuda:
             )
         torch.cuda.current_stream(self.device).synchronize()
         storage: Any = buffer.untyped_storage()
-        _, memory, size, offset, counter, counter_offset, event, sync = storage._share_cuda_()
-        return DeviceHandle(memory.hex(), size, offset, counter.hex(), counter_offset, event.hex(), sync)
+        _, memory, size, offset, counter, counter_offset, _, _ = storage._share_cuda_()
+        return DeviceHandle(memory.hex(), size, offset, counter.hex(), counter_offset)
 
     @contextmanager
     def opened(self, handle: DeviceHandle) -> Iterator[Tensor]:
@@ -139,8 +139,8 @@ class Cuda:
                 handle.offset,
                 bytes.fromhex(handle.counter),
                 handle.counter_offset,
-                bytes.fromhex(handle.event),
-                handle.event_sync,
+                b"",
+                False,  # torch's event is of the first content alone, and each opening of it would leave one behind
             )
         except RuntimeError as error:
             raise WeightTransferFailed(

@@ -17,8 +17,6 @@ class DeviceHandle:
     offset: int  # of the storage in it
     counter: str  # torch's count of readers
     counter_offset: int
-    event: str
-    event_sync: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -223,7 +223,7 @@ def test_a_buffer_on_a_gpu_is_shared_once_and_taken_as_it_is_by_a_worker_of_this
 def test_a_handle_travels_as_vllm_takes_it() -> None:
     from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
 
-    handle = DeviceHandle("00ff", 1 << 40, 512, "aa", 7, "bb", True)
+    handle = DeviceHandle("00ff", 1 << 40, 512, "aa", 7)
     sent = MsgpackEncoder().encode(("load_staged", fields(handle)))
     _, got = MsgpackDecoder().decode(sent)
     assert handle_of(got) == handle

@@ -75,7 +75,7 @@ class FakeDevice:
         assert all(buffer is not other for other in self.shared.values()), "shared twice"
         name = f"{len(self.shared):02x}"
         self.shared[name] = buffer
-        return DeviceHandle(name, buffer.numel(), 0, "cc", 3, "ee", True)
+        return DeviceHandle(name, buffer.numel(), 0, "cc", 3)
 
     @contextmanager
     def opened(self, handle: DeviceHandle) -> Iterator[Tensor]:
