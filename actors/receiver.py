@@ -5,9 +5,9 @@ says. Nothing is left behind when the process dies. With weights.transport=ipc t
 learner's own is looked at here, loaded from later, and stays what it is until the push is over.
 
 Invariants: metas are compared with the model before anything is joined or received; a version counts as
-staged only after its checksum agreed, if there is one; a delta patches only the version it was made against, and the
-checksum is that of the whole buffer; nothing is received into a buffer that is being loaded; any failure
-leaves the group, since its members may be out of step.
+staged only after its checksum agreed, if there is one; a delta patches only the version it was made against, which the
+same group sent, and the checksum is that of the whole buffer; nothing is received into a buffer that is being loaded;
+any failure leaves the group, since its members may be out of step.
 Not guaranteed: that a receive stops when its caller is cancelled. It ends with the stage's timeout or `close`.
 """
 
@@ -86,8 +86,8 @@ class Receiver:
             self._lock.release()
 
     def leave(self) -> None:
-        """Drop the group; a receive of another thread ends first, at the latest with its timeout."""
-        group, self._group, self._epoch = self._group, None, -1
+        """Drop the group and what it staged. A receive of another thread ends first, at the latest with its timeout."""
+        group, self._group, self._epoch, self._staged = self._group, None, -1, None
         if group is not None:
             group.close()
 
@@ -138,7 +138,7 @@ class Receiver:
             self.leave()
             transport = stage.shipment.transport
             self._group = Group.create(stage.host, stage.port, stage.rank, stage.world, stage.timeout, transport)
-            self._epoch = stage.epoch
+            self._epoch, self._content = stage.epoch, WHOLE
         return self._group
 
     def _reserve(self, transport: str, size: int) -> Buffer:

@@ -181,6 +181,19 @@ async def test_a_patch_that_gives_another_whole_is_refused_and_nothing_patches_i
     receiver.close()
 
 
+async def test_what_another_group_sent_is_neither_loaded_nor_patched() -> None:
+    """An engine that is kept for another run has a version of the same number from another learner."""
+    receiver = Receiver(SCHEMA)
+    await Push(0, receiver).send(1)
+    receiver.leave()
+    with pytest.raises(WeightTransferFailed, match="nothing is staged"), receiver.loading(1):
+        pass
+    again = Push(0, receiver)
+    with pytest.raises(WeightTransferFailed, match="against version 1, but no version is here"):
+        await again.deliver(stage_of(2, Shipment("gloo", 1, 1), "0" * 16, again), None)
+    receiver.close()
+
+
 async def test_without_a_checksum_nothing_is_compared() -> None:
     receiver = Receiver(SCHEMA)
     await Push(0, receiver).send(1, digest="")
