@@ -99,7 +99,7 @@ class WeightSync:
         self._wake = asyncio.Event()
         self._stopped = False
         self._want_push: asyncio.Future[Push] | None = None
-        self._offer: asyncio.Future[Offer] | None = None
+        self._offer: asyncio.Future[Offer | None] | None = None  # None: the publisher has failed before
         self._published: asyncio.Future[Published] | None = None
         self._loading: dict[int, _Engine] = {}  # told to commit
         self._pushing: int | None = None  # version under way
@@ -172,6 +172,8 @@ class WeightSync:
     def published(self, message: Published) -> Ack:
         if self._published is not None and not self._published.done():
             self._published.set_result(message)
+            if self._offer is not None and not self._offer.done():
+                self._offer.set_result(None)
         return Ack()
 
     def staged(self, index: int, message: Staged) -> Ack:
@@ -244,8 +246,10 @@ class WeightSync:
         began = self._clock.now()
         offer = await self._within(self._offer)
         if offer is None:
-            log.error("the publisher did not offer version %d within %.0f s", version, self._timeout)
             self._group = frozenset()
+            if self._published.done():
+                return self._abandon(version, self._published.result().error)
+            log.error("the publisher did not offer version %d within %.0f s", version, self._timeout)
             return False
         for rank, index in enumerate(engines, start=1):
             await self._notify(
@@ -262,13 +266,17 @@ class WeightSync:
             record = PushRecord(version, len(engines), stage, published.sent, published.whole)
             return await self._commit(record, offer, engines)
         why = "; ".join(filter(None, [broken, *unstaged.values()]))
-        log.warning("push of version %d abandoned: %s", version, why)
         self._group = frozenset()
         for index, error in unstaged.items():
             alone = not broken and len(unstaged) == 1
             if alone or error == NO_ANSWER or engines[index].failures >= ENGINE_ATTEMPTS:
                 await self._retire(index, engines[index], f"could not stage version {version}: {error}")
-        self._abandoned = 0 if any(e.gone for e in engines.values()) else self._abandoned + 1
+        return self._abandon(version, why, blamed=any(e.gone for e in engines.values()))
+
+    def _abandon(self, version: int, why: str, *, blamed: bool = False) -> bool:
+        """To be tried again; PartFailed if no engine was `blamed` too often."""
+        log.warning("push of version %d abandoned: %s", version, why)
+        self._abandoned = 0 if blamed else self._abandoned + 1
         if self._abandoned >= PUSH_ATTEMPTS:
             raise PartFailed("publisher", f"could not push version {version} {PUSH_ATTEMPTS} times: {why}")
         return True

@@ -13,6 +13,7 @@ from common.errors import PartFailed
 from common.messages import Ack, Commit, Committed, Declined, Offer, Published, Push, Stage, Staged, Stop
 from learner.weight_sync import ENGINE_ATTEMPTS, PUSH_ATTEMPTS, PushRecord, WeightSync, probe_difference
 from tests.fakes.clock import FakeClock
+from tests.fakes.intake import SAFETY_NET
 
 TIMEOUT = 30.0
 PROBE = (np.array([1, 2, 3], dtype=np.int32),)
@@ -46,6 +47,7 @@ class Stageplay:
         self.drift: dict[int, float] = {}
         self.broken: list[str] = []  # what the publisher says of its next broadcasts
         self.mute_publisher = False
+        self.unoffered = 0  # of these, the first so many fail before there is an offer
         self.running = asyncio.create_task(self.sync.run())
         self.publishing = asyncio.create_task(self.publish())
 
@@ -54,7 +56,10 @@ class Stageplay:
             self.pushes.append(push)
             if self.mute_publisher:
                 await asyncio.Event().wait()
-            self.sync.offer(Offer(push.version, push.epoch, "here", 1, (), "sum", PROBE, LOGPROBS))
+            if self.unoffered:
+                self.unoffered -= 1
+            else:
+                self.sync.offer(Offer(push.version, push.epoch, "here", 1, (), "sum", PROBE, LOGPROBS))
             self.sync.published(Published(push.version, push.epoch, self.broken.pop(0) if self.broken else ""))
 
     async def notify(self, index: int, message: object) -> None:
@@ -318,6 +323,21 @@ async def test_a_publisher_that_fails_alone_again_and_again_ends_the_run_by_name
     with pytest.raises(PartFailed, match=r"publisher: could not push version 0 3 times: no route to host"):
         await play.running
     assert play.stopped == {}
+
+
+async def test_a_publisher_that_has_nothing_to_offer_is_not_waited_for(play: Stageplay) -> None:
+    play.unoffered = PUSH_ATTEMPTS
+    play.broken = ["cannot listen"] * PUSH_ATTEMPTS
+    await play.start(0)
+    with pytest.raises(PartFailed, match=r"publisher: could not push version 0 3 times: cannot listen"):
+        await asyncio.wait_for(play.running, SAFETY_NET)
+    assert play.stopped == {} and play.stages == []
+
+
+async def test_a_publisher_that_fails_once_before_its_offer_is_asked_again(play: Stageplay) -> None:
+    play.unoffered, play.broken = 1, ["cannot listen"]
+    await play.start(0)
+    assert play.versions() == [0] and [push.version for push in play.pushes] == [0, 0]
 
 
 async def test_a_publisher_whose_line_broke_while_it_waited_is_no_one_to_push_with(play: Stageplay) -> None:
