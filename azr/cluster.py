@@ -77,7 +77,9 @@ class Cluster:
 
     def fits(self, config: Config) -> bool:
         """Whether a run of `config` can have the engines and sandboxes that are there."""
-        kept = [(c.model, c.engine, c.executor, c.cluster, c.learner.trainers) for c in (self.config, config)]
+        kept = [
+            (c.model, c.engine, c.executor, c.cluster, c.learner.trainers, c.carrier) for c in (self.config, config)
+        ]
         return kept[0] == kept[1]
 
     async def change(self, config: Config, network: Network, folder: Path, progress: Callable[[str], None]) -> None:
