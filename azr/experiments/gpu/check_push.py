@@ -24,6 +24,7 @@ PAUSE = 0.1  # seconds, at most, by IPC
 SMALL = 0.2  # of the weights, at most, that a delta of a hundredth may be
 REQUESTS = {"cuda": 64, "cpu": 4}
 SECONDS = 500.0
+GRACE = 10.0  # seconds in which the engine's process ends the learner
 
 
 def check(record: Record, request: Request) -> None:
@@ -52,7 +53,7 @@ def check(record: Record, request: Request) -> None:
     command = [sys.executable, "-m", "azr.experiments.gpu.pushes", str(spec)]
     log, results = folder / "engine.log", folder / "pushes.json"
     try:
-        children.perform([command], [log], children.environment(request.device) | variables, SECONDS)
+        children.perform([command], [log], children.environment(request.device) | variables, SECONDS, GRACE)
     finally:
         found = json.loads(results.read_text()) if results.exists() else {}
         judged(record, ways, found, on_gpu=request.on_gpu)

@@ -1,16 +1,19 @@
-"""Processes of a check: started with the variables that their device needs, bounded in time, ended with the check."""
+"""Processes of a check: started with the variables that their device needs, bounded in time, ended with the check.
+
+They are waited for on threads: some sandboxed kernels (gVisor's) have no pidfd.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
 import os
-import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,27 +78,30 @@ def nccl_version(path: Path) -> tuple[int, int, int] | None:
 
 
 def perform(
-    commands: Sequence[Sequence[str]], logs: Sequence[Path], variables: Mapping[str, str], seconds: float
+    commands: Sequence[Sequence[str]],
+    logs: Sequence[Path],
+    variables: Mapping[str, str],
+    seconds: float,
+    grace: float = 0.0,
 ) -> None:
-    """Run `commands` side by side. PartFailed, and the others are ended, when one fails or `seconds` are over."""
+    """Run `commands` side by side. PartFailed, and the others are ended, when one fails or `seconds` are over; each has
+    `grace` seconds to end what it started itself."""
     processes = [start(command, log, variables) for command, log in zip(commands, logs, strict=True)]
-    waiting = {os.pidfd_open(process.pid): number for number, process in enumerate(processes)}
     deadline = time.monotonic() + seconds
-    try:
-        while waiting:
-            ended = select.select(list(waiting), [], [], max(0.0, deadline - time.monotonic()))[0]
-            if not ended:
-                raise PartFailed(logs[min(waiting.values())].stem, f"was not done after {seconds:.0f} s")
-            for descriptor in ended:
-                number = waiting.pop(descriptor)
-                os.close(descriptor)
-                if code := processes[number].wait():
-                    raise PartFailed(logs[number].stem, f"ended with {code}: {end_of(logs[number])}")
-    finally:
-        for descriptor in waiting:
-            os.close(descriptor)
-        for process in processes:
-            end(process)
+    with ThreadPoolExecutor(len(processes)) as pool:
+        waiting = {pool.submit(process.wait): number for number, process in enumerate(processes)}
+        try:
+            while waiting:
+                ended = wait(waiting, max(0.0, deadline - time.monotonic()), FIRST_COMPLETED).done
+                if not ended:
+                    raise PartFailed(logs[min(waiting.values())].stem, f"was not done after {seconds:.0f} s")
+                for future in ended:
+                    number = waiting.pop(future)
+                    if code := future.result():
+                        raise PartFailed(logs[number].stem, f"ended with {code}: {end_of(logs[number])}")
+        finally:
+            for process in processes:
+                end(process, grace)
 
 
 def start(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -112,8 +118,12 @@ def start(command: Sequence[str], log: Path, variables: Mapping[str, str]) -> su
         )
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill its session, if anything of it is left."""
+def end(process: subprocess.Popen[bytes], grace: float = 0.0) -> None:
+    """Interrupt it, if it has `grace` seconds to end by itself; then kill its session, if anything of it is left."""
+    if grace and process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -1,13 +1,14 @@
 """What a check claims and finds: lines for people, JSON for tables, an exit code for scripts.
 
-A claim holds, fails, or was not run, with the reason; it never holds for want of looking. A check that crashes has
-failed one more claim, and keeps what it had found.
+A claim holds, fails, or was not run, with the reason; it never holds for want of looking. A check that crashes or is
+interrupted has failed one more claim, and keeps what it had found.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -120,6 +121,7 @@ def main(name: str, check: Check, arguments: Sequence[str] | None = None) -> int
     parsed = parser.parse_args(arguments)
 
     def command() -> int:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
         if parsed.device == "cuda":
             _need_gpu()
         with tempfile.TemporaryDirectory(prefix="azr-check-", ignore_cleanup_errors=True) as temporary:
@@ -145,6 +147,8 @@ def perform(name: str, check: Check, request: Request) -> Record:
     except Exception as error:  # noqa: BLE001 - the boundary of a check: what was found before is told all the same
         traceback.print_exc()
         record.claim("the check ran to its end", False, f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        record.claim("the check ran to its end", False, "it was interrupted")
     record.seconds = time.monotonic() - began
     count = {word: sum(WORDS[claim.held] == word for claim in record.claims) for word in WORDS.values()}
     told = ", ".join(f"{number} {word}" for word, number in count.items() if number)

@@ -28,6 +28,7 @@ _GPU = (
     "cluster.placement=shared",
     "cluster.cpus=12",
     "cluster.start_timeout=400",
+    "cluster.placement_timeout=120",  # the first process compiles Ray's modules where nobody has imported them yet
     "model.dtype=bfloat16",
     "engine.kind=async",
     "engine.max_model_len=1536",

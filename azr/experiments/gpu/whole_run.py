@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -84,10 +83,7 @@ def survivors(family: dict[int, int]) -> list[str]:
         alive = [pid for pid, started in family.items() if (stat := _stat(pid)) and stat[1] == started]
         if not alive or time.monotonic() > deadline:
             return [_title(pid) for pid in alive]
-        with suppress(ProcessLookupError):
-            descriptor = os.pidfd_open(alive[0])
-            select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            os.close(descriptor)
+        threading.Event().wait(min(LOOK, max(0.0, deadline - time.monotonic())))
 
 
 def _stat(pid: int) -> tuple[int, int] | None:

@@ -64,6 +64,23 @@ while True: time.sleep(60)
         perform([python(FOREVER)], [tmp_path / "slow.log"], {}, 0.0)
 
 
+def test_what_has_a_grace_ends_what_it_started(tmp_path: Path) -> None:
+    started, told = tmp_path / "started", tmp_path / "told"
+    code = f"""
+import pathlib, time
+try:
+    pathlib.Path({str(started)!r}).touch()
+    while True: time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path({str(told)!r}).touch()
+"""
+    process = start(python(code), tmp_path / "log", {})
+    while not started.exists():
+        os.sched_yield()
+    end(process, 600.0)
+    assert told.exists() and process.returncode == 0
+
+
 def test_the_newest_library_that_takes_several_ranks_is_found(tmp_path: Path) -> None:
     old, new = library(tmp_path / "old", 22809), library(tmp_path / "new", 23007)
     assert (nccl_version(old), nccl_version(new)) == ((2, 28, 9), (2, 30, 7))

@@ -98,3 +98,13 @@ def test_results_of_several_calls_are_one_table(tmp_path: Path, capsys: pytest.C
 def test_every_check_has_a_command_of_its_own() -> None:
     folder = Path(check_all.__file__).parent
     assert {file.stem.removeprefix("check_") for file in folder.glob("check_*.py")} == {*check_all.CHECKS, "all"}
+
+
+def test_an_interrupt_keeps_what_was_found_too(tmp_path: Path) -> None:
+    def check(record: Record, request: Request) -> None:
+        record.claim("began", True)
+        raise KeyboardInterrupt
+
+    out = tmp_path / "found.json"
+    assert claims.main("long", check, ["--device", "cpu", "--out", str(out)]) == 1
+    assert [claim["result"] for claim in json.loads(out.read_text())["claims"]] == ["PASS", "FAIL"]
