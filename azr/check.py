@@ -73,6 +73,8 @@ def examine(
     machine, and for a run that is meant for GPUs alone; `vllm()` for the version of vLLM.
     """
     config = dataclasses.replace(config, model=base.located(config.model))
+    if config.cluster.memory_gib:
+        machine = dataclasses.replace(machine, memory=int(config.cluster.memory_gib * GIB))
     shape, findings = model_check.described(config)
     started: tuple[Process, ...] = ()
     asked: GpuNeeds | None = None
@@ -212,7 +214,10 @@ _MACHINES = (
     "machines of the cluster: this code, the model folder and the run folder under the same paths on each of them "
     "(a shared file system); not examined"
 )
-_MORE = "machines with more memory: each version kept for pushes is a copy of the weights"
+_MORE = (
+    "machines with more memory: each version kept for pushes is a copy of the weights; of a virtual machine that grows "
+    "with its use set cluster.memory_gib"
+)
 _SMALLER = {
     "actor": "fewer engine.actors, a smaller engine.kv_cache_gib, or a smaller model",
     "trainer": "a higher learner.zero_stage with more learner.ranks, a smaller learner.micro_batch_tokens or model",

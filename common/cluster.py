@@ -12,6 +12,7 @@ class ClusterConfig:
     address: str = ""  # empty: a Ray of our own on this machine
     placement: str = "cpu"  # cpu | disjoint | shared: who has which GPUs (docs/placement.md)
     cpus: int = 2  # logical CPUs offered to a Ray of our own
+    memory_gib: float = 0.0  # host memory that a run may count on; 0: what is free now, less than a growing machine gives
     pin: bool = False  # engines on one half of this machine's cores, learner and intake on the other
     cores: CoresConfig = field(default_factory=CoresConfig)  # by role; stronger than pin
     start_timeout: float = 240.0
@@ -28,6 +29,7 @@ class ClusterConfig:
         """What must hold, and what to say if it does not."""
         return [
             (self.cpus >= 1, "cluster.cpus must be at least 1"),
+            (self.memory_gib >= 0, "cluster.memory_gib must be at least 0 (0: what is free now)"),
             (self.push_timeout >= 1, "cluster.push_timeout must be at least 1 second"),
             (self.restarts >= 0, "cluster.restarts must be at least 0"),
             (self.watchdog >= 0, "cluster.watchdog must be at least 0 seconds (0: never)"),

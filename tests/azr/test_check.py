@@ -16,7 +16,7 @@ from azr.machine import Machine, inspect
 from azr.memory import GIB
 from azr.model_folder import TINY, Shape, missing, shape
 from common.config import Config, load, to_yaml
-from common.errors import PartFailed
+from common.errors import ConfigError, PartFailed
 from common.types import TASK_TYPES
 from learner.task_book import task_to_json
 from tests.fakes.groups import a_task
@@ -360,6 +360,14 @@ def test_host_memory_beside_gpus_by_hand() -> None:
     assert trainers(1) == [(1, 8.0)]
     assert trainers(3) == [(1, 8.0), (2, 0.0)]
     assert trainers(8) == [(1, 8.0), (7, pytest.approx(8 / 7))]
+
+
+def test_memory_that_is_to_be_counted_on_takes_the_place_of_what_is_free() -> None:
+    short = dataclasses.replace(ROOMY, memory=MIB)
+    assert not examine(tiny("cluster.memory_gib=8"), short).errors
+    assert "0.5 GiB are free" in texts(examine(tiny("cluster.memory_gib=0.5"), ROOMY), fatal=True)[0]
+    with pytest.raises(ConfigError, match="memory_gib must be at least 0"):
+        tiny("cluster.memory_gib=-1")
 
 
 def test_short_host_memory_of_a_run_on_gpus_is_not_blamed_on_zero() -> None:

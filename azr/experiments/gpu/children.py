@@ -29,6 +29,8 @@ def environment(device: str) -> dict[str, str]:
     if device == "cpu":
         return {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
     found = {"DS_ACCELERATOR": "cuda", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Ray would kill processes at 95 % of the memory that a virtual machine has just then, and some grow with their use.
+    found["RAY_memory_monitor_refresh_ms"] = "0"
     if importlib.util.find_spec("flashinfer") is None:
         found["VLLM_USE_FLASHINFER_SAMPLER"] = "0"
     return found

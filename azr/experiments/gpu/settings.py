@@ -27,6 +27,7 @@ _CPU = (
 _GPU = (
     "cluster.placement=shared",
     "cluster.cpus=12",
+    "cluster.memory_gib=48",  # a virtual machine may have less until it is used
     "cluster.start_timeout=400",
     "cluster.placement_timeout=120",  # the first process compiles Ray's modules where nobody has imported them yet
     "model.dtype=bfloat16",
