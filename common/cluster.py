@@ -12,7 +12,7 @@ class ClusterConfig:
     address: str = ""  # empty: a Ray of our own on this machine
     placement: str = "cpu"  # cpu | disjoint | shared: who has which GPUs (docs/placement.md)
     cpus: int = 2  # logical CPUs offered to a Ray of our own
-    memory_gib: float = 0.0  # host memory that a run may count on; 0: what is free now, less than a growing machine gives
+    memory_gib: float = 0.0  # host memory to count on, where a machine grows with its use; 0: what is free now
     pin: bool = False  # engines on one half of this machine's cores, learner and intake on the other
     cores: CoresConfig = field(default_factory=CoresConfig)  # by role; stronger than pin
     start_timeout: float = 240.0

@@ -19,7 +19,7 @@ from azr.cli import run
 from azr.experiments.gpu import children
 from common.errors import ConfigError, PartFailed
 
-CHECKS = ("run", "push", "speed", "packing", "zero", "memory")
+CHECKS = ("run", "push", "speed", "packing", "loop", "zero", "memory")
 LEAST = 30.0  # seconds left below which none is begun
 GRACE = 45.0  # seconds in which a check whose time is over ends its processes and writes what it has found
 

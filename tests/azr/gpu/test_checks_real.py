@@ -1,7 +1,7 @@
 """The checks for GPUs, run on a CPU with tiny shapes: the same code on real parts.
 
-`zero` and `speed` are left to `check_all`: the first trains as `packing` does, and tests/learner/test_trainer_real.py
-compares stages; the second is `azr bench`, which has tests of its own.
+`zero`, `speed` and `loop` are left to `check_all`: the first trains as `packing` does, and
+tests/learner/test_trainer_real.py compares stages; the others are `azr bench`, which has tests of its own.
 """
 
 from __future__ import annotations
