@@ -1,7 +1,8 @@
 """Weights pushed each way are the learner's: gloo, CUDA IPC, NCCL, and deltas over gloo and NCCL.
 
 A learner and a real engine in processes of their own, several versions, requests in flight. After each push the
-engine's log-probs are held against the learner's, and its weights, by digest, against those of the first way. On one
+engine's log-probs are held against the learner's, and its weights, by digest, against those of the first way; at the
+end tokens of answers into which a push fell are held against the versions that are said to have sampled them. On one
 GPU NCCL needs a library that takes several ranks there (docs/gpu.md); it is looked for among the packages and
 preloaded.
 `python -m azr.experiments.gpu.check_push`
@@ -20,6 +21,7 @@ from azr.experiments.gpu.pushes import VERSIONS, WAYS, Way
 from azr.experiments.gpu.settings import settings
 
 TELLING = 5.0  # times what engine and learner differ by, a version must move log-probs
+APART = 3.0  # times as near to their own version tokens must be as to the one before or after
 PAUSE = 0.1  # seconds, at most, by IPC
 SMALL = 0.2  # of the weights, at most, that a delta of a hundredth may be
 REQUESTS = {"cuda": 64, "cpu": 4}
@@ -79,6 +81,7 @@ def judged(record: Record, ways: list[Way], found: dict[str, Any], *, on_gpu: bo
         record.claim(f"{way}: each version has weights of its own", len(set(digests)) == VERSIONS + 1)
         if str(way) != first:
             record.claim(f"{way}: the weights are, bit for bit, those that {first} left", digests == reference)
+        _seams(record, f"{way}: tokens of answers under way are of the version they name", told["seams"], gap)
         later = pushes[1:]  # the first makes the group
         share = max(push["sent"] / push["whole"] for push in later)
         if way.delta:
@@ -90,6 +93,18 @@ def judged(record: Record, ways: list[Way], found: dict[str, Any], *, on_gpu: bo
         record.figure(f"{way}: pause, median", 1e3 * pause, "ms")
         record.figure(f"{way}: load (of the pause), median", 1e3 * median(max(push["loads"]) for push in later), "ms")
         record.figure(f"{way}: bytes sent, of the weights", 100 * share, "%")
+
+
+def _seams(record: Record, what: str, seams: dict[str, Any], gap: float) -> None:
+    """`gap`: by how much engine and learner differ where nothing is in doubt."""
+    if not seams["seams"]:
+        record.not_run(what, "no push fell into an answer")
+        return
+    held = seams["own"] * APART < seams["other"] and seams["worst"] <= gap * TELLING
+    detail = (
+        f"beside {seams['seams']} seams log-probs differ by {seams['own']:.2g} ({seams['worst']:.2g} at most) from "
+    )
+    record.claim(what, held, detail + f"those of their version, by {seams['other']:.2g} from those across the seam")
 
 
 if __name__ == "__main__":

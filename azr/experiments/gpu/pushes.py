@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from azr.experiments.gpu import children
+from azr.experiments.gpu import children, crossed
+from azr.experiments.gpu.crossed import Crossed
 from common import messages as m
 from common.clock import SystemClock
 from common.errors import PartFailed, WeightTransferFailed
@@ -55,10 +56,15 @@ WAYS = (Way("gloo", False), Way("gloo", True), Way("ipc", False), Way("nccl", Fa
 
 @dataclass
 class Desk:
-    """The intake's part in pushes: it hands out versions one at a time, each when the one before is in service."""
+    """The intake's part in pushes: it hands out versions one at a time, each when the one before is in service.
+
+    When the last one is, the answers into which pushes fell are written to `seams`.
+    """
 
     engine: Engine
     tolerance: float
+    answers: list[Crossed]
+    seams: Path
     pushes: list[PushRecord] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     _work: set[asyncio.Task[None]] = field(default_factory=set)
@@ -93,6 +99,7 @@ class Desk:
                 if step < VERSIONS:
                     return m.ShareReply(Share(step, ()), save=False)
                 self.sync.stop()
+                crossed.write(self.seams, self.answers)
                 return m.ShareReply(None, save=False)
             case _:
                 return m.Ack()
@@ -162,9 +169,10 @@ async def _all(config: Config, ways: Sequence[Way], spec: Path, requests: int, d
     await engine.start()
     found: dict[str, Any] = {}
     for way in ways:
-        answering = asyncio.create_task(_answer(engine, config, requests))
+        answers: list[Crossed] = []
+        answering = asyncio.create_task(_answer(engine, config, requests, answers))
         try:
-            found[str(way)] = await _way(engine, config, way, spec, device)
+            found[str(way)] = await _way(engine, config, way, spec, device, answers)
         except (PartFailed, TimeoutError) as error:
             found[str(way)] = {"failed": f"{type(error).__name__}: {error}"}
         answering.cancel()
@@ -177,22 +185,27 @@ async def _all(config: Config, ways: Sequence[Way], spec: Path, requests: int, d
     await engine.close()
 
 
-async def _way(engine: Engine, config: Config, way: Way, spec: Path, device: str) -> dict[str, Any]:
+async def _way(
+    engine: Engine, config: Config, way: Way, spec: Path, device: str, answers: list[Crossed]
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="azr-") as sockets:
-        return await _pushed(engine, config, way, spec, device, Path(sockets))
+        return await _pushed(engine, config, way, spec, device, answers, Path(sockets))
 
 
-async def _pushed(engine: Engine, config: Config, way: Way, spec: Path, device: str, sockets: Path) -> dict[str, Any]:
+async def _pushed(
+    engine: Engine, config: Config, way: Way, spec: Path, device: str, answers: list[Crossed], sockets: Path
+) -> dict[str, Any]:
     """What one way of pushing cost and gave."""
     from azr.wiring import Network
 
     network = Network(RUN, config, sockets)
     out = spec.parent / f"learner-{str(way).replace(' ', '-')}.json"
-    desk = Desk(engine, config.learner.probe_tolerance)
+    seams = out.with_suffix(".seams.json")
+    desk = Desk(engine, config.learner.probe_tolerance, answers, seams)
     server = network.server(network.bind_address(INTAKE), desk, {"trainer"}, 8, None)
     await server.start()
     serving, pushing = asyncio.create_task(server.serve_forever()), asyncio.create_task(desk.sync.run())
-    words = [str(spec), server.address, str(sockets), way.transport, str(int(way.delta)), str(out)]
+    words = [str(spec), server.address, str(sockets), way.transport, str(int(way.delta)), str(seams), str(out)]
     command, log = [sys.executable, "-m", "azr.experiments.gpu.sender", *words], out.with_suffix(".log")
     learner = children.start(command, log, children.environment(device))
     ended = asyncio.create_task(asyncio.to_thread(learner.wait))
@@ -217,15 +230,15 @@ async def _pushed(engine: Engine, config: Config, way: Way, spec: Path, device: 
     }
 
 
-async def _answer(engine: Engine, config: Config, requests: int) -> None:
-    """Keep the engine busy until cancelled."""
+async def _answer(engine: Engine, config: Config, requests: int, answers: list[Crossed]) -> None:
+    """Keep the engine busy until cancelled, and note the answers into which a push fell."""
 
     async def one(number: int) -> None:
         prompt = np.random.default_rng(number).integers(3, 400, 64).astype(np.int32)
         longest = config.engine.max_tokens
         while True:
             (answer,) = await engine.generate(prompt, n=1, temperature=1.0, seed=number, max_tokens=longest)
-            assert len(answer.tokens) == len(answer.logprobs)
+            crossed.note(answers, prompt, answer)
 
     await asyncio.gather(*(one(number) for number in range(requests)))
 

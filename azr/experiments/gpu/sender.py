@@ -1,8 +1,9 @@
 """The learner of a check of pushes: the loop of a trainer rank, with weights that are changed instead of trained.
 
 Each step changes one matrix element in a hundred by a draw from N(0, CHANGE²), so that a delta is small and log-probs
-move by far more than two kernels differ. Equal seeds and devices give equal versions, whatever way they are pushed.
-`python -m azr.experiments.gpu.sender SPEC.json ADDRESS SOCKETS TRANSPORT DELTA OUT.json`
+move by far more than two kernels differ. Equal seeds and devices give equal versions, whatever way they are pushed,
+so all are made once more when the pushes are over, to score the answers that are then in SEAMS.json.
+`python -m azr.experiments.gpu.sender SPEC.json ADDRESS SOCKETS TRANSPORT DELTA SEAMS.json OUT.json`
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from azr.experiments.gpu.pushes import INTAKE, PUSH_SECONDS, RUN
+from azr.experiments.gpu import crossed
+from azr.experiments.gpu.pushes import INTAKE, PUSH_SECONDS, RUN, VERSIONS
 from common.types import Float32Array, Int32Array, Share
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 CHANGED, CHANGE = 0.01, 0.1
 PROBES, LENGTH = 8, 100
+TOKENS = 4096  # scored at a time
 
 
 class Changed:
@@ -66,7 +69,7 @@ class Changed:
     def score(self, sequences: Sequence[Int32Array]) -> list[Float32Array]:
         from learner.policy import score
 
-        self.scores.append(score(self.policy, sequences, tokens=4096, device=self.device))
+        self.scores.append(score(self.policy, sequences, tokens=TOKENS, device=self.device))
         return self.scores[-1]
 
     @property
@@ -76,7 +79,7 @@ class Changed:
         return [max(float(np.max(np.abs(a - b))) for a, b in zip(*pair, strict=True)) for pair in pairs]
 
 
-def main(spec: Path, address: str, sockets: Path, transport: str, delta: bool, out: Path) -> int:
+def main(spec: Path, address: str, sockets: Path, transport: str, delta: bool, seams: Path, out: Path) -> int:
     from azr import model_folder
     from azr.experiments.gpu.settings import PRESET
     from azr.wiring import Endpoint, Network
@@ -115,10 +118,21 @@ def main(spec: Path, address: str, sockets: Path, transport: str, delta: bool, o
     pushing.result(timeout=PUSH_SECONDS)
     link.call(client.close())
     link.close()
-    out.write_text(json.dumps({"moves": learner.moves}))
+    out.write_text(json.dumps({"moves": learner.moves, "seams": _seams(Changed(config, asked["device"]), seams)}))
     return 0
 
 
+def _seams(learner: Changed, file: Path) -> dict[str, Any]:
+    """`learner` is at its first version."""
+    answers = crossed.read(file)
+    sequences = [answer.sequence for answer in answers]
+    scores = [learner.score(sequences)]
+    for version in range(VERSIONS):
+        learner.step(Share(version, ()))
+        scores.append(learner.score(sequences))
+    return crossed.at_seams(answers, scores)
+
+
 if __name__ == "__main__":
-    spec, address, sockets, transport, delta, out = sys.argv[1:]
-    sys.exit(main(Path(spec), address, Path(sockets), transport, delta == "1", Path(out)))
+    spec, address, sockets, transport, delta, seams, out = sys.argv[1:]
+    sys.exit(main(Path(spec), address, Path(sockets), transport, delta == "1", Path(seams), Path(out)))

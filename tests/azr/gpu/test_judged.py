@@ -32,7 +32,8 @@ def pushed(**changes: Any) -> dict[str, Any]:
         }
         for version in range(5)
     ]
-    return {"moves": [1.0, 1.2, 1.1, 1.3], "digests": DIGESTS, "pushes": pushes, **changes}
+    seams = {"seams": 4, "own": 0.01, "worst": 0.04, "other": 0.8}
+    return {"moves": [1.0, 1.2, 1.1, 1.3], "digests": DIGESTS, "pushes": pushes, "seams": seams, **changes}
 
 
 def conclude(found: dict[str, Any], *ways: Way, on_gpu: bool = True) -> dict[str, bool | None]:
@@ -50,7 +51,7 @@ def test_pushes_that_agree_pass_and_the_first_one_does_not_count_for_the_pause()
         push["sent"] = 3
     held = conclude({"gloo": pushed(), "ipc": pushed(), "nccl delta": little}, GLOO, IPC, DELTA)
     assert held["ipc: a pause of 0.1 s at most"] and held["nccl delta: little travels"]
-    assert all(held.values()) and len(held) == 3 * 3 + 2 + 2
+    assert all(held.values()) and len(held) == 3 * 4 + 2 + 2
 
 
 @pytest.mark.parametrize(
@@ -60,6 +61,14 @@ def test_pushes_that_agree_pass_and_the_first_one_does_not_count_for_the_pause()
         ({"digests": ["a"] * 5}, "ipc: each version has weights of its own"),
         ({"moves": [1.0, 0.02, 1.0, 1.0]}, "ipc: the engine's log-probs are the learner's"),
         ({"pushes": pushed()["pushes"][:4]}, "ipc: 5 versions pushed"),
+        (
+            {"seams": {**pushed()["seams"], "own": 0.4, "other": 0.4}},
+            "ipc: tokens of answers under way are of the version they name",
+        ),
+        (
+            {"seams": {**pushed()["seams"], "worst": 0.06}},
+            "ipc: tokens of answers under way are of the version they name",
+        ),
         ({"pushes": [{**push, "pauses": [0.2]} for push in pushed()["pushes"]]}, "ipc: a pause of 0.1 s at most"),
     ],
 )
@@ -74,6 +83,12 @@ def test_a_delta_as_large_as_the_weights_and_a_way_that_was_not_reached_fail() -
     assert held["nccl delta: little travels"] is False and held["gloo: 5 versions pushed"] is False
     held = conclude({"gloo": {"failed": "its process died"}}, GLOO)
     assert held == {"gloo: 5 versions pushed": False}
+
+
+def test_without_an_answer_that_a_push_fell_into_versions_of_tokens_are_not_looked_at() -> None:
+    held = conclude({"gloo": pushed(seams={**pushed()["seams"], "seams": 0})}, GLOO)
+    assert held.pop("gloo: tokens of answers under way are of the version they name") is None
+    assert all(held.values())
 
 
 def whole(folder: Path, **changes: Any) -> Run:
